@@ -1,0 +1,192 @@
+package deploy
+
+import "time"
+
+// Config is what deploy.yaml says about hooks, secrets and pipelines, checked.
+// It never changes after it was made: a reload makes another.
+type Config struct {
+	Digest    string // SHA-256 of Text, hex
+	Text      string // the file as it was read
+	Hooks     []Hook
+	Secrets   []Secret
+	Pipelines []Pipeline // in the order written
+}
+
+// Hook is an inbound endpoint, POST /hooks/NAME.
+type Hook struct {
+	Name     string
+	Provider string  // github or generic
+	Secret   *Secret // key of the signature; nil = none
+	Token    *Secret // compared in constant time; nil = none
+}
+
+// Secret says where a secret's value is read from, at each use anew. Exactly
+// one source is set.
+type Secret struct {
+	Name        string // of the section secrets; a place like "hooks.github.secret" where it stands inline
+	Environment string // name of the daemon's variable
+	File        string // path
+	Credential  string // name of a systemd credential
+	Command     string // shell command whose output it is
+}
+
+// Variable is an environment variable as written: its value may hold ${{ }}.
+type Variable struct {
+	Name  string
+	Value Template
+}
+
+// SecretVariable is an environment variable whose value is a secret.
+type SecretVariable struct {
+	Name   string
+	Secret Secret
+}
+
+// Auth says how a repository is reached.
+type Auth struct {
+	SSHKey     *Secret
+	KnownHosts string // known_hosts lines
+	Token      *Secret
+	Username   string
+}
+
+// QueuePolicy says what older runs of a lane are worth once a newer one is there.
+type QueuePolicy string
+
+// The policies of concurrency.queue.
+const (
+	QueueLatest QueuePolicy = "latest" // the newest ready run goes, older ones are canceled
+	QueueAll    QueuePolicy = "all"    // every run goes, in order
+)
+
+// Pipeline says what to do when an event matches.
+type Pipeline struct {
+	Name       string
+	Repository string // identity: host/path, lower case; empty = no commit, an empty workspace
+	CloneURL   string // where it is fetched from
+	Auth       Auth
+	Hook       string // only deliveries of this hook; empty = any
+	Branch     string // for events without a commit; empty = the repository's default
+	Depth      int    // 0 = whole history
+	On         Triggers
+	If         *Expr      // nil = always
+	Env        []Variable // top level's first, then the pipeline's
+	Queue      QueuePolicy
+	Jobs       []Job // in the order written; Needs already says the chain
+}
+
+// Job finds a job by its name; nil when there is none.
+func (p *Pipeline) Job(name string) *Job {
+	for i := range p.Jobs {
+		if p.Jobs[i].Name == name {
+			return &p.Jobs[i]
+		}
+	}
+	return nil
+}
+
+// Pipeline finds a pipeline by its name; nil when there is none.
+func (c *Config) Pipeline(name string) *Pipeline {
+	for i := range c.Pipelines {
+		if c.Pipelines[i].Name == name {
+			return &c.Pipelines[i]
+		}
+	}
+	return nil
+}
+
+// Hook finds a hook by its name; nil when there is none.
+func (c *Config) Hook(name string) *Hook {
+	for i := range c.Hooks {
+		if c.Hooks[i].Name == name {
+			return &c.Hooks[i]
+		}
+	}
+	return nil
+}
+
+// Triggers is the section on: what starts a pipeline. Every pipeline can be
+// started by hand besides.
+type Triggers struct {
+	Push *PushTrigger // nil = pushes do not start it
+	Hook *HookTrigger // nil = payloads do not start it
+}
+
+// PushTrigger filters pushes with GitHub's globs: * stops at a slash, ** does
+// not, a leading ! takes back, the last match counts. With branches alone
+// tags start nothing, and the other way round; with neither, both do.
+type PushTrigger struct {
+	Branches, BranchesIgnore []string
+	Tags, TagsIgnore         []string
+	Paths, PathsIgnore       []string
+}
+
+// HookTrigger starts a pipeline from any JSON that comes to the hook Name.
+type HookTrigger struct {
+	Name string
+	If   *Expr // nil = every payload
+}
+
+// CrashPolicy says what becomes of a job during which the daemon died.
+type CrashPolicy string
+
+// The policies of on_crash.
+const (
+	CrashRerun CrashPolicy = "rerun"
+	CrashStop  CrashPolicy = "stop"
+)
+
+// Local is the name of the host that deployhook itself runs on.
+const Local = "local"
+
+// Job is a list of steps, after the jobs that it needs.
+type Job struct {
+	Name       string // its key
+	Title      string // name:, or the key
+	Needs      []string
+	If         *Expr         // nil = success()
+	Hosts      []string      // host names; [Local] when nothing is written
+	Timeout    time.Duration // of each step that has none of its own
+	Shell      string        // empty: bash -eo pipefail, else sh -e
+	WorkingDir string        // relative to the workspace or release
+	Path       []string      // put before PATH
+	Env        []Variable    // defaults' and the job's own, not the pipeline's
+	Secrets    []SecretVariable
+	Group      string // concurrency.group; a deploy job's default is PIPELINE/JOB, a test job's is empty
+	OnCrash    CrashPolicy
+	Steps      []Step
+	Release    *ReleaseSpec // nil = a test job
+	Restart    string       // shell command after the switch; empty = none
+}
+
+// Deploys says whether the job publishes a release.
+func (j *Job) Deploys() bool { return j.Release != nil }
+
+// Step is one shell command of a job.
+type Step struct {
+	Name            string // name:, or the command's first line
+	Run             string
+	Env             []Variable
+	If              *Expr         // nil = success()
+	Timeout         time.Duration // 0 = the job's
+	Retry           Retry
+	ContinueOnError bool
+	WorkingDir      string
+	Shell           string
+}
+
+// Retry says how often a failed step is tried again.
+type Retry struct {
+	Limit  int           // further attempts; 0 = none
+	Delay  time.Duration // before the second attempt
+	Factor float64       // each delay is the one before times this
+}
+
+// ReleaseSpec is the section release of a deploy job.
+type ReleaseSpec struct {
+	Path        string // absolute
+	Keep        int    // releases that were live and healthy, current included
+	KeepFailed  int
+	SharedDirs  []string // relative to the release
+	SharedFiles []string
+}
