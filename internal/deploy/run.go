@@ -35,7 +35,7 @@ type NewJob struct {
 	Deploys bool
 	Path    string // of its release; empty for a test job
 	Group   string // concurrency group; empty = none
-	Always  bool   // its if may be true although a need failed: [Advance] must evaluate it
+	Ready   bool   // needs are done and its if is true; at first: it has neither
 }
 
 // Run is one execution of a pipeline for one commit.
@@ -114,11 +114,14 @@ type Move struct {
 	Attempt int // the attempt that is meant; a claim (To Running) makes it one more
 	From    State
 	To      State
-	Ready   bool // new value of Ready; a move may leave the state as it is and only make the job ready
+	Ready   bool   // true: the job is ready from now on (false changes nothing)
+	Begin   bool   // true: the job has begun; such a move has From and To Running
+	Release string // not empty: the release that it makes
 	Cause   string
 	Error   string
-	Waiting string   // new WaitingFor
+	Waiting string   // new WaitingFor; empty = waits for nothing
 	Locks   []string // To Running: taken in the same transaction, or nothing happens
+	Blocked string   // To Lost: its path locks stay, with this sentence
 	At      time.Time
 }
 

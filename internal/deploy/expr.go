@@ -1,0 +1,433 @@
+package deploy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/vm"
+)
+
+// Bounds of an expression. Loops over lists are not in the language, so these
+// bound time too.
+const (
+	exprBytes = 4 << 10
+	exprNodes = 500
+)
+
+// Expr is a checked expression, an if: or the inside of ${{ }}.
+type Expr struct {
+	source  string
+	program *vm.Program
+	calls   map[string]bool // functions that it calls
+}
+
+// Scope is what an expression sees.
+type Scope struct {
+	Event       *Event
+	SHA         string            // the commit, once it is known
+	Env         map[string]string // of the file, never the daemon's
+	Job         string
+	Needs       map[string]NeedResult // by job
+	Status      Status
+	Environment string
+	Changed     func(glob string) bool // nil = no path has changed
+}
+
+// NeedResult is what a job came to, for those after it.
+type NeedResult struct {
+	Result  State
+	Outputs map[string]string
+}
+
+// Status is what success(), failure() and canceled() tell.
+type Status struct{ Failed, Canceled bool }
+
+var exprNames = []string{
+	"event", "branch", "tag", "sha", "ref", "before", "actor", "repo", "message", "payload", "inputs", "env",
+	"job", "needs", "environment",
+}
+
+var exprFunctions = []string{"success", "failure", "always", "canceled", "changed"}
+
+// exprBuiltins are those of the library that neither loop nor allocate much.
+var exprBuiltins = []string{"len", "lower", "upper", "trim", "int", "float", "string"}
+
+// getFunction stands for every member access: see [memberPatch].
+const getFunction = "__get"
+
+// CompileExpr checks an expression. The error is one sentence.
+func CompileExpr(src string) (*Expr, error) {
+	if len(src) > exprBytes {
+		return nil, fmt.Errorf("the expression has %d bytes; at most %d are allowed", len(src), exprBytes)
+	}
+	if strings.TrimSpace(src) == "" {
+		return nil, errors.New("the expression is empty")
+	}
+	if strings.Contains(src, "${{") {
+		return nil, errors.New("an if is a bare expression: leave out ${{ and }}")
+	}
+	names := &nameVisitor{calls: map[string]bool{}}
+	opts := []expr.Option{
+		expr.Env(exprEnv()), expr.MaxNodes(exprNodes), expr.DisableAllBuiltins(),
+		expr.Patch(names), expr.Patch(memberPatch{}), expr.Function(getFunction, get),
+	}
+	for name, fn := range textOperators {
+		opts = append(opts, expr.Function("__"+name, func(args ...any) (any, error) { return fn(args[0], args[1]) }))
+	}
+	for _, b := range exprBuiltins {
+		opts = append(opts, expr.EnableBuiltin(b))
+	}
+	program, err := expr.Compile(src, opts...)
+	if names.err != nil {
+		return nil, names.err
+	}
+	if err != nil {
+		return nil, explain(src, err)
+	}
+	return &Expr{source: src, program: program, calls: names.calls}, nil
+}
+
+// Source is the expression as it was written.
+func (e *Expr) Source() string { return e.source }
+
+// UsesChanged says whether it asks which paths have changed.
+func (e *Expr) UsesChanged() bool { return e.calls["changed"] }
+
+// UsesStatus says whether it asks how the jobs or steps before it ended;
+// one that does not has success() before it.
+func (e *Expr) UsesStatus() bool {
+	return e.calls["success"] || e.calls["failure"] || e.calls["always"] || e.calls["canceled"]
+}
+
+// Eval gives the expression's truth: null, false, 0 and "" are false. An error
+// is false too, and why says which path it was and what is wrong with it.
+func (e *Expr) Eval(s *Scope) (ok bool, why string) {
+	v, err := e.value(s)
+	if err != nil {
+		return false, err.Error()
+	}
+	switch v := v.(type) {
+	case nil:
+		return false, ""
+	case bool:
+		return v, ""
+	case string:
+		return v != "", ""
+	case int:
+		return v != 0, ""
+	case float64:
+		return v != 0, ""
+	}
+	return true, ""
+}
+
+func (e *Expr) value(s *Scope) (any, error) {
+	v, err := expr.Run(e.program, s.env())
+	if err != nil {
+		return nil, firstLine(err)
+	}
+	return v, nil
+}
+
+// env is the scope by the names of the language.
+func (s *Scope) env() map[string]any {
+	ev := s.Event
+	if ev == nil {
+		ev = &Event{}
+	}
+	needs := map[string]any{}
+	for name, n := range s.Needs {
+		outputs := map[string]any{}
+		for k, v := range n.Outputs {
+			outputs[k] = v
+		}
+		needs[name] = map[string]any{"result": string(n.Result), "outputs": outputs}
+	}
+	env, inputs := map[string]any{}, map[string]any{}
+	for k, v := range s.Env {
+		env[k] = v
+	}
+	for k, v := range ev.Inputs {
+		inputs[k] = v
+	}
+	sha := s.SHA
+	if sha == "" {
+		sha = ev.Commit
+	}
+	return map[string]any{
+		"event": string(ev.Kind), "branch": ev.Branch, "tag": ev.Tag, "sha": sha, "ref": ev.Ref, "before": ev.Before,
+		"actor": ev.Actor, "repo": ev.Repository, "message": ev.Message, "payload": ev.Payload, "inputs": inputs,
+		"env": env, "job": s.Job, "needs": needs, "environment": s.Environment,
+		"success":  func() bool { return !s.Status.Failed && !s.Status.Canceled },
+		"failure":  func() bool { return s.Status.Failed },
+		"always":   func() bool { return true },
+		"canceled": func() bool { return s.Status.Canceled },
+		"changed":  func(glob string) bool { return s.Changed != nil && s.Changed(glob) },
+	}
+}
+
+// exprEnv has the types of all names: what is an outsider's may be anything.
+func exprEnv() map[string]any {
+	env := (&Scope{}).env()
+	for _, n := range exprNames {
+		env[n] = any(nil)
+	}
+	return env
+}
+
+// get reads a member: a path that is missing is null, one through something
+// that has no members is an error that names it.
+func get(args ...any) (any, error) {
+	path := args[2].(string)
+	switch v := args[0].(type) {
+	case nil:
+		return nil, nil
+	case map[string]any:
+		key, ok := args[1].(string)
+		if !ok {
+			return nil, fmt.Errorf("%s is an object: its keys are strings", path)
+		}
+		return v[key], nil
+	case []any:
+		i, ok := number(args[1])
+		if !ok {
+			return nil, fmt.Errorf("%s is a list: its members are numbers", path)
+		}
+		if i < 0 {
+			i += len(v)
+		}
+		if i < 0 || i >= len(v) {
+			return nil, nil
+		}
+		return v[i], nil
+	default:
+		return nil, fmt.Errorf("%s is %s, not an object", path, kindOf(v))
+	}
+}
+
+func number(v any) (int, bool) {
+	switch v := v.(type) {
+	case int:
+		return v, true
+	case float64:
+		return int(v), v == float64(int(v))
+	}
+	return 0, false
+}
+
+func kindOf(v any) string {
+	switch v.(type) {
+	case string:
+		return "a string"
+	case bool:
+		return "a boolean"
+	case int, float64:
+		return "a number"
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "an object"
+	}
+	return fmt.Sprintf("a %T", v)
+}
+
+// memberPatch turns a.b into a call of get, so that a missing path is null and
+// a wrong one says where.
+type memberPatch struct{}
+
+func (memberPatch) Visit(node *ast.Node) {
+	switch n := (*node).(type) {
+	case *ast.MemberNode:
+		ast.Patch(node, &ast.CallNode{
+			Callee:    &ast.IdentifierNode{Value: getFunction},
+			Arguments: []ast.Node{n.Node, n.Property, &ast.StringNode{Value: pathOf(n.Node)}},
+		})
+	case *ast.ChainNode:
+		ast.Patch(node, n.Node)
+	case *ast.BinaryNode:
+		if textOperators[n.Operator] != nil {
+			ast.Patch(node, &ast.CallNode{Callee: &ast.IdentifierNode{Value: "__" + n.Operator}, Arguments: []ast.Node{n.Left, n.Right}})
+		}
+	}
+}
+
+// textOperators are the library's operators on strings, taking values of any
+// kind: what a payload has is known only when it is there.
+var textOperators = map[string]func(a, b any) (bool, error){
+	"contains":   contains,
+	"startsWith": onStrings("startsWith", strings.HasPrefix),
+	"endsWith":   onStrings("endsWith", strings.HasSuffix),
+	"matches": func(a, b any) (bool, error) {
+		pattern, ok := b.(string)
+		if !ok {
+			return false, errors.New("matches takes a pattern in quotes")
+		}
+		re, err := regexp.Compile(pattern)
+		if err != nil {
+			return false, fmt.Errorf("matches: %w", err)
+		}
+		return onStrings("matches", func(a, _ string) bool { return re.MatchString(a) })(a, b)
+	},
+}
+
+// contains looks for a part of a string or for a member of a list.
+func contains(a, b any) (bool, error) {
+	if list, ok := a.([]any); ok {
+		for _, v := range list {
+			if scalar(v) && scalar(b) && v == b {
+				return true, nil
+			}
+		}
+		return false, nil
+	}
+	return onStrings("contains", strings.Contains)(a, b)
+}
+
+// scalar says whether == on v cannot panic.
+func scalar(v any) bool {
+	switch v.(type) {
+	case string, bool, int, float64:
+		return true
+	}
+	return false
+}
+
+// onStrings is fn on two strings; with null it is false.
+func onStrings(name string, fn func(a, b string) bool) func(a, b any) (bool, error) {
+	return func(a, b any) (bool, error) {
+		if a == nil || b == nil {
+			return false, nil
+		}
+		x, okA := a.(string)
+		y, okB := b.(string)
+		if !okA || !okB {
+			return false, fmt.Errorf("%s compares strings, not %s and %s", name, kindOf(a), kindOf(b))
+		}
+		return fn(x, y), nil
+	}
+}
+
+// pathOf writes a path as it stands in the expression.
+func pathOf(n ast.Node) string {
+	switch n := n.(type) {
+	case *ast.IdentifierNode:
+		return n.Value
+	case *ast.CallNode:
+		if id, ok := n.Callee.(*ast.IdentifierNode); ok && id.Value == getFunction && len(n.Arguments) == 3 {
+			base := pathOf(n.Arguments[0])
+			switch p := n.Arguments[1].(type) {
+			case *ast.StringNode:
+				return base + "." + p.Value
+			case *ast.IntegerNode:
+				return fmt.Sprintf("%s[%d]", base, p.Value)
+			}
+			return base + "[…]"
+		}
+	case *ast.ChainNode:
+		return pathOf(n.Node)
+	}
+	return "the value"
+}
+
+// nameVisitor finds names that the language does not have, and notes the
+// functions that are called.
+type nameVisitor struct {
+	calls map[string]bool
+	err   error
+}
+
+func (v *nameVisitor) Visit(node *ast.Node) {
+	switch n := (*node).(type) {
+	case *ast.CallNode:
+		if id, ok := n.Callee.(*ast.IdentifierNode); ok {
+			v.calls[id.Value] = true
+		}
+	case *ast.BuiltinNode:
+		if !slices.Contains(exprBuiltins, n.Name) {
+			v.fail(fmt.Errorf("unknown name %q", n.Name))
+		}
+	case *ast.BinaryNode:
+		if s, ok := n.Right.(*ast.StringNode); ok && n.Operator == "matches" {
+			if _, err := regexp.Compile(s.Value); err != nil {
+				v.fail(fmt.Errorf("matches: %w", err))
+			}
+		}
+		// needs.my-job reads as needs.my minus job.
+		if m, ok := n.Left.(*ast.MemberNode); ok && n.Operator == "-" {
+			base, okBase := m.Node.(*ast.IdentifierNode)
+			prop, okProp := m.Property.(*ast.StringNode)
+			right := rootName(n.Right)
+			if okBase && okProp && base.Value == "needs" && right != "" {
+				v.fail(fmt.Errorf(`needs.%s-%s is a subtraction: write needs["%s-%s"]`, prop.Value, right, prop.Value, right))
+			}
+		}
+	case *ast.IdentifierNode:
+		name := n.Value
+		if strings.HasPrefix(name, "__") || slices.Contains(exprNames, name) || slices.Contains(exprFunctions, name) || slices.Contains(exprBuiltins, name) {
+			return
+		}
+		if name == "secrets" || name == "secret" {
+			v.fail(errors.New("secrets are not part of expressions: give one to a job with secrets: {VARIABLE: name}"))
+			return
+		}
+		v.fail(fmt.Errorf("unknown name %q%s", name, DidYouMean(name, slices.Concat(exprNames, exprFunctions))))
+	}
+}
+
+// fail keeps an error; the most telling one is that of needs.my-job.
+func (v *nameVisitor) fail(err error) {
+	if v.err == nil || strings.Contains(err.Error(), "subtraction") {
+		v.err = err
+	}
+}
+
+// rootName is the name that a path begins with.
+func rootName(n ast.Node) string {
+	switch n := n.(type) {
+	case *ast.IdentifierNode:
+		return n.Value
+	case *ast.MemberNode:
+		return rootName(n.Node)
+	}
+	return ""
+}
+
+var callForm = regexp.MustCompile(`\b(contains|startsWith|endsWith|matches)\s*\(`)
+
+// explain turns the library's error into one sentence.
+func explain(src string, err error) error {
+	if m := callForm.FindStringSubmatch(src); m != nil {
+		return fmt.Errorf("%s is an operator: write a %s b, not %s(a, b)", m[1], m[1], m[1])
+	}
+	return firstLine(err)
+}
+
+// firstLine is the library's error without its drawing of the place.
+func firstLine(err error) error {
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	return errors.New(strings.TrimSpace(text))
+}
+
+// text gives a value as ${{ }} writes it: null is empty, lists and objects are JSON.
+func text(v any) (string, error) {
+	switch v := v.(type) {
+	case nil:
+		return "", nil
+	case string:
+		return v, nil
+	case bool, int:
+		return fmt.Sprint(v), nil
+	case float64:
+		if v == float64(int64(v)) {
+			return fmt.Sprintf("%d", int64(v)), nil
+		}
+	}
+	b, err := json.Marshal(v)
+	return string(b), err
+}

@@ -1,0 +1,149 @@
+package deploy
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+func scopeOf(t testing.TB, payload string) *Scope {
+	var p any
+	if err := json.Unmarshal([]byte(payload), &p); err != nil {
+		t.Fatal(err)
+	}
+	return &Scope{
+		Event: &Event{Kind: Push, Branch: "main", Ref: "refs/heads/main", Message: "fix: x", Actor: "alice", Payload: p},
+		SHA:   "abc", Env: map[string]string{"MODE": "prod"},
+		Needs:   map[string]NeedResult{"my-job": {Result: Succeeded}, "test": {Result: Failed}},
+		Changed: func(glob string) bool { return glob == "docs/**" },
+	}
+}
+
+func TestIfIsTrueOrFalseAndSaysWhy(t *testing.T) {
+	payload := `{"type":"payment.approved","n":3,"a":"text","list":[1,{"b":"c"}],"null":null}`
+	for _, tt := range []struct {
+		src  string
+		want bool
+		why  string
+	}{
+		{`branch == "main"`, true, ""},
+		{`branch == "docs"`, false, ""},
+		{`event == "push" && sha == "abc"`, true, ""},
+		{`payload.type == "payment.approved"`, true, ""},
+		{`payload.missing.deep.er == "x"`, false, ""},
+		{`payload.missing == nil`, true, ""},
+		{`payload.a.b == "x"`, false, "payload.a is a string, not an object"},
+		{`payload.list[1].b == "c"`, true, ""},
+		{`payload.list[9] == nil`, true, ""},
+		{`payload.list.b == "c"`, false, "payload.list is a list: its members are numbers"},
+		{`message startsWith "fix:"`, true, ""},
+		{`message contains "x" and not (actor == "bob")`, true, ""},
+		{`message matches "^fix"`, true, ""},
+		{`needs["my-job"].result == "succeeded"`, true, ""},
+		{`needs.test.result == "failed"`, true, ""},
+		{`env.MODE == "prod"`, true, ""},
+		{`env.HOME == nil`, true, ""},
+		{`changed("docs/**")`, true, ""},
+		{`changed("src/**")`, false, ""},
+		{`success()`, true, ""},
+		{`failure() || canceled()`, false, ""},
+		{`always()`, true, ""},
+		{`len(payload.list) == 2`, true, ""},
+		{`payload.n / 0 > 1`, true, ""},
+		{`payload.a contains "ex"`, true, ""},
+		{`payload.list contains 1`, false, ""},
+		{`payload.none contains "x"`, false, ""},
+		{`payload.n startsWith "x"`, false, "startsWith compares strings, not a number and a string"},
+		{`payload.a > 1`, false, "invalid operation: string > int"},
+	} {
+		e, err := CompileExpr(tt.src)
+		if err != nil {
+			t.Errorf("%s: %v", tt.src, err)
+			continue
+		}
+		got, why := e.Eval(scopeOf(t, payload))
+		if got != tt.want || !strings.Contains(why, tt.why) || (why == "") != (tt.why == "") {
+			t.Errorf("%s = %v, %q; want %v, %q", tt.src, got, why, tt.want, tt.why)
+		}
+	}
+}
+
+func TestBadExpressionsSayWhatToWrite(t *testing.T) {
+	for src, want := range map[string]string{
+		`contains(message, "x")`:             "contains is an operator: write a contains b, not contains(a, b)",
+		`startsWith(branch, "x")`:            "startsWith is an operator",
+		`needs.my-job.result == "succeeded"`: `write needs["my-job"]`,
+		`brnch == "main"`:                    `unknown name "brnch"; did you mean "branch"?`,
+		`github.ref == "x"`:                  `unknown name "github"`,
+		`secrets.TOKEN == "x"`:               "secrets are not part of expressions",
+		`branch ==`:                          "unexpected token",
+		`${{ branch }}`:                      "leave out ${{ and }}",
+		``:                                   "the expression is empty",
+		`branch == "` + strings.Repeat("x", 5000): "at most 4096",
+		strings.Repeat("!", 2000) + "true":        "exceeds maximum",
+		`map(1..10, # * 2)`:                       "unknown name",
+		`branch matches "("`:                      "error parsing regexp",
+		`changed(1)`:                              "cannot use",
+	} {
+		_, err := CompileExpr(src)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60s: %v, want %q", src, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "\n") {
+			t.Errorf("%.60s: the error has several lines: %q", src, err)
+		}
+	}
+}
+
+func TestTemplateExpands(t *testing.T) {
+	payload := `{"id":12,"f":1.5,"s":"a b","o":{"k":[1]},"nul":"a\u0000b","big":"` + strings.Repeat("x", 70_000) + `"}`
+	for src, want := range map[string]string{
+		"plain 1.10":                       "plain 1.10",
+		"${{ branch }}":                    "main",
+		"v-${{ payload.id }}-${{ sha }}-x": "v-12-abc-x",
+		"${{ payload.f }}":                 "1.5",
+		"${{ payload.none.deep }}":         "",
+		"${{ payload.o }}":                 `{"k":[1]}`,
+		"${{ payload.s }}":                 "a b",
+	} {
+		tmpl, err := CompileTemplate(src)
+		if err != nil {
+			t.Errorf("%s: %v", src, err)
+			continue
+		}
+		if got, err := tmpl.Expand(scopeOf(t, payload)); got != want || err != nil {
+			t.Errorf("%s = %q, %v; want %q", src, got, err, want)
+		}
+	}
+	for src, want := range map[string]string{"${{ payload.nul }}": "NUL", "${{ payload.big }}": "over 64 KiB", "${{ payload.s.x }}": "payload.s is a string"} {
+		tmpl, err := CompileTemplate(src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tmpl.Expand(scopeOf(t, payload)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", src, err, want)
+		}
+	}
+	for src, want := range map[string]string{"${{ branch": "has no }}", "${{ nope }}": "unknown name", "${{ failure() }}": "only in an if"} {
+		if _, err := CompileTemplate(src); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", src, err, want)
+		}
+	}
+}
+
+func FuzzExpressionsNeverPanic(f *testing.F) {
+	for _, s := range []string{`payload.a.b`, `needs["x"].result == "failed"`, `1..100000`, `payload[0][1]`, `a ?? b`, `{"a": 1}.a`, `len("x") > 0 ? 1 : 2`, `let x = 1; x`} {
+		f.Add(s, `{"a":{"b":[1,2]}}`)
+	}
+	f.Fuzz(func(t *testing.T, src, payload string) {
+		e, err := CompileExpr(src)
+		if err != nil {
+			return
+		}
+		var p any
+		_ = json.Unmarshal([]byte(payload), &p)
+		if ok, why := e.Eval(&Scope{Event: &Event{Payload: p}}); ok && why != "" {
+			t.Errorf("%q is true and has a reason why not: %s", src, why)
+		}
+	})
+}

@@ -1,0 +1,62 @@
+package deploy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Recovery is what a path needs before anything else may happen there.
+type Recovery string
+
+// The recoveries. What on_crash says comes after the first and the third.
+const (
+	RecoverNothing Recovery = "nothing" // no switch was begun: go on
+	RecoverSuccess Recovery = "success" // the job's release is live: record it
+	RecoverDrop    Recovery = "drop"    // the switch was announced and not made: drop the intent
+	RecoverProve   Recovery = "prove"   // the link points to the new release: restart and check again
+	RecoverUndo    Recovery = "undo"    // the release was being put back: go on with that
+	RecoverBlocked Recovery = "blocked" // touch nothing: a person must look
+)
+
+// Recover reads a path's journal for a job of a run of this daemon, and gives
+// what to do; for blocked, with the sentence that says why.
+func Recover(f *Found, daemon string, run int64, job string) (Recovery, string) {
+	if f.Foreign != "" {
+		return RecoverBlocked, "the journal of the last switch cannot be read: " + f.Foreign
+	}
+	in := f.Intent
+	if in == nil {
+		for _, l := range f.Lines {
+			if l.State == ReleaseLive && l.Run == run && l.Job == job && l.Daemon == daemon {
+				return RecoverSuccess, ""
+			}
+		}
+		return RecoverNothing, ""
+	}
+	switch {
+	case in.Format != IntentFormat:
+		return RecoverBlocked, fmt.Sprintf("the journal of the last switch has format %d, this deployhook writes %d", in.Format, IntentFormat)
+	case in.Daemon != daemon:
+		return RecoverBlocked, "another deployhook left an unfinished switch here"
+	case !validName(in.To) || in.From != "" && !validName(in.From):
+		return RecoverBlocked, "the journal of the last switch names releases that are none"
+	case in.Run != run || in.Job != job:
+		return RecoverBlocked, fmt.Sprintf("an unfinished switch of run %d job %s is here", in.Run, in.Job)
+	case in.Phase == Switching && f.Current == in.From:
+		return RecoverDrop, ""
+	case (in.Phase == Switching || in.Phase == Proving) && f.Current == in.To:
+		return RecoverProve, ""
+	case in.Phase == Undoing && (f.Current == in.From || f.Current == in.To):
+		return RecoverUndo, ""
+	}
+	current := f.Current
+	if current == "" {
+		current = "nothing"
+	}
+	return RecoverBlocked, fmt.Sprintf("current points to %s, which is not what the switch of run %d left", clip(current), in.Run)
+}
+
+func validName(s string) bool {
+	id, ok := strings.CutPrefix(s, "releases/")
+	return ok && ValidReleaseID(id)
+}

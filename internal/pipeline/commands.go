@@ -1,0 +1,302 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"deployhook/internal/deploy"
+)
+
+// Trigger makes a run by hand.
+//
+// Errors: [deploy.ErrNotFound] for an unknown pipeline, [deploy.ErrMisuse] for
+// a commit that is none, [deploy.ErrRefused] for one that would go backwards.
+func (e *Engine) Trigger(ctx context.Context, c deploy.TriggerCommand) (int64, error) {
+	cfg := e.Config()
+	p := cfg.Pipeline(c.Pipeline)
+	if p == nil {
+		return 0, noPipeline(cfg, c.Pipeline)
+	}
+	if (c.SHA != "" || c.Branch != "") && p.Repository == "" {
+		return 0, fmt.Errorf("%w: %s has no repository, so it takes neither --sha nor --branch", deploy.ErrMisuse, p.Name)
+	}
+	if c.SHA != "" && !isCommit(c.SHA) {
+		return 0, fmt.Errorf("%w: --sha takes a whole commit of 40 hexadecimal digits", deploy.ErrMisuse)
+	}
+	if len(c.Inputs) > 0 {
+		return 0, fmt.Errorf("%w: %s declares no inputs", deploy.ErrMisuse, p.Name)
+	}
+	ev := &deploy.Event{Kind: deploy.Manual, Repository: p.Repository, Commit: c.SHA, Actor: c.Actor}
+	if branch := first(c.Branch, p.Branch); branch != "" && c.SHA == "" {
+		ev.SetRef("refs/heads/" + strings.TrimPrefix(branch, "refs/heads/"))
+	}
+	run := deploy.NewRunOf(cfg, p, ev)
+	run.Force = c.Force
+	if err := e.notBackwards(ctx, p, &run); err != nil {
+		return 0, err
+	}
+	return e.create(ctx, run)
+}
+
+func (e *Engine) create(ctx context.Context, run deploy.NewRun) (int64, error) {
+	id, err := e.Store.Create(ctx, run, nil)
+	if err == nil {
+		e.nudge()
+	}
+	return id, err
+}
+
+// notBackwards refuses at once what the claim would cancel: a commit that is
+// contained in what was last seen to be live. What cannot be told now is told
+// at the claim.
+func (e *Engine) notBackwards(ctx context.Context, p *deploy.Pipeline, run *deploy.NewRun) error {
+	if run.Force || run.Commit == "" {
+		return nil
+	}
+	for _, j := range run.Jobs {
+		for _, h := range j.Hosts {
+			if j.Path == "" {
+				continue
+			}
+			live, err := e.Store.Live(ctx, h, j.Path)
+			if errors.Is(err, deploy.ErrNotFound) || err == nil && (live == nil || live.Repository != run.Repository || live.Commit == run.Commit) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			mirror, err := e.mirror(ctx, p)
+			if err != nil {
+				return err
+			}
+			if back, err := mirror.IsAncestor(ctx, run.Commit, live.Commit); err == nil && back {
+				return fmt.Errorf("%w: already live in %s: its commit %s contains %s; --force deploys the older commit",
+					deploy.ErrRefused, live.Release, short(live.Commit), short(run.Commit))
+			}
+		}
+	}
+	return nil
+}
+
+// Retry makes a new run like one that has ended, with today's config.
+func (e *Engine) Retry(ctx context.Context, c deploy.RetryCommand) (int64, error) {
+	old, err := e.Store.Run(ctx, c.Run)
+	if err != nil {
+		return 0, fmt.Errorf("run %d: %w", c.Run, err)
+	}
+	switch {
+	case !old.State.Terminal():
+		return 0, fmt.Errorf("%w: run %d has not ended: it is %s", deploy.ErrRefused, old.ID, old.State)
+	case old.Target != "":
+		return 0, fmt.Errorf("%w: run %d is a rollback: deployhook rollback %s --to %s", deploy.ErrRefused, old.ID, old.Pipeline, old.Target)
+	}
+	cfg := e.Config()
+	p := cfg.Pipeline(old.Pipeline)
+	if p == nil {
+		return 0, noPipeline(cfg, old.Pipeline)
+	}
+	if p.Repository != old.Repository {
+		return 0, fmt.Errorf("%w: run %d was of repository %q, and %s is of %q now", deploy.ErrRefused, old.ID, old.Repository, p.Name, p.Repository)
+	}
+	ev, _, err := e.eventOf(ctx, old)
+	if err != nil {
+		return 0, err
+	}
+	run := deploy.NewRunOf(cfg, p, ev)
+	// The facts of the first run stay, whatever the event says of them now.
+	run.Event, run.Hook, run.Ref, run.Before, run.Commit = old.Event, old.Hook, old.Ref, old.Before, old.Commit
+	run.Message, run.Inputs, run.Forced = old.Message, old.Inputs, old.Forced
+	run.Deferred = false // asked for by name: filters do not count
+	run.Actor, run.RetryOf, run.Force, run.KeepOrder = c.Actor, old.ID, c.Force, !c.Force
+	if err := e.notBackwards(ctx, p, &run); err != nil {
+		return 0, err
+	}
+	if !c.Force {
+		if err := e.notHeld(ctx, p, &run); err != nil {
+			return 0, err
+		}
+	}
+	return e.create(ctx, run)
+}
+
+// notHeld refuses the very commit that was rolled back from.
+func (e *Engine) notHeld(ctx context.Context, p *deploy.Pipeline, run *deploy.NewRun) error {
+	holds, err := e.Store.Holds(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range holds {
+		if h.Pipeline == p.Name && h.Kind == deploy.HoldRollback && h.Commit == run.Commit {
+			return fmt.Errorf("%w: held since rollback %d; deployhook unhold %s, or --force", deploy.ErrRefused, h.Run, p.Name)
+		}
+	}
+	return nil
+}
+
+// Cancel ends a run: what waits at once, what runs by ending its steps. A
+// switch that has begun is undone.
+func (e *Engine) Cancel(ctx context.Context, id int64, actor string) error {
+	run, err := e.Store.Run(ctx, id)
+	if err != nil {
+		return fmt.Errorf("run %d: %w", id, err)
+	}
+	if run.State.Terminal() {
+		return fmt.Errorf("%w: run %d has ended: it is %s", deploy.ErrRefused, id, run.State)
+	}
+	why := "by " + actor
+	if err := e.applyEach(ctx, deploy.CancelMoves(run, why, time.Now())); err != nil {
+		return err
+	}
+	for _, rj := range run.Jobs {
+		if j := e.job(id, rj.Name); j != nil {
+			j.stop(why)
+		}
+	}
+	// A job that was claimed between the reading and the canceling runs now.
+	if run, err = e.Store.Run(ctx, id); err == nil {
+		for _, rj := range run.Jobs {
+			if j := e.job(id, rj.Name); j != nil {
+				j.stop(why)
+			}
+		}
+	}
+	e.nudge()
+	return err
+}
+
+// Hold makes a pipeline's runs wait until [Engine.Unhold].
+func (e *Engine) Hold(ctx context.Context, pipeline, actor, reason string) error {
+	return e.hold(ctx, deploy.HoldAll, pipeline, actor, reason)
+}
+
+// Lock makes a pipeline's release jobs wait until [Engine.Unlock]; its test
+// jobs run. A second lock is [deploy.ErrLocked] and names the holder.
+func (e *Engine) Lock(ctx context.Context, pipeline, actor, reason string) error {
+	return e.hold(ctx, deploy.HoldDeploys, pipeline, actor, reason)
+}
+
+func (e *Engine) hold(ctx context.Context, kind deploy.HoldKind, pipeline, actor, reason string) error {
+	cfg := e.Config()
+	if cfg.Pipeline(pipeline) == nil {
+		return noPipeline(cfg, pipeline)
+	}
+	err := e.Store.AddHold(ctx, deploy.Hold{Pipeline: pipeline, Kind: kind, By: actor, Reason: cut(reason, 1000), Since: time.Now()})
+	e.nudge()
+	return err
+}
+
+// Unhold ends a hold by hand, and one that a rollback left.
+func (e *Engine) Unhold(ctx context.Context, pipeline, actor, _ string) error {
+	defer e.nudge()
+	byHand := e.Store.RemoveHold(ctx, pipeline, deploy.HoldAll)
+	rollback := e.Store.RemoveHold(ctx, pipeline, deploy.HoldRollback)
+	for _, err := range []error{byHand, rollback} {
+		if err != nil && !errors.Is(err, deploy.ErrNotFound) {
+			return err
+		}
+	}
+	if byHand != nil && rollback != nil {
+		return fmt.Errorf("%w: %s is not held", deploy.ErrRefused, pipeline)
+	}
+	e.Log.Info("hold ended", "pipeline", pipeline, "by", actor)
+	return nil
+}
+
+// Unlock ends a lock.
+func (e *Engine) Unlock(ctx context.Context, pipeline, actor, _ string) error {
+	defer e.nudge()
+	err := e.Store.RemoveHold(ctx, pipeline, deploy.HoldDeploys)
+	if errors.Is(err, deploy.ErrNotFound) {
+		return fmt.Errorf("%w: %s is not locked", deploy.ErrRefused, pipeline)
+	}
+	if err == nil {
+		e.Log.Info("lock ended", "pipeline", pipeline, "by", actor)
+	}
+	return err
+}
+
+// unlocked refuses a command on a pipeline that somebody has locked.
+func (e *Engine) unlocked(ctx context.Context, pipeline string) error {
+	holds, err := e.Store.Holds(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range holds {
+		if h.Pipeline == pipeline && h.Kind == deploy.HoldDeploys {
+			return fmt.Errorf("%w: %s is locked by %s since %s%s; --force goes past it", deploy.ErrRefused, pipeline, h.By,
+				h.Since.UTC().Format(time.RFC3339), because(h.Reason))
+		}
+	}
+	return nil
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// Abandon drops the unfinished switch of a path, leaves current where it
+// points, and frees the path for the next deploy.
+func (e *Engine) Abandon(ctx context.Context, where, path, actor string) error {
+	lock := deploy.PathLock(where, path)
+	active, err := e.Store.Active(ctx)
+	if err != nil {
+		return err
+	}
+	holder, held := active.Locks[lock]
+	if held && holder.Blocked == "" {
+		return fmt.Errorf("%w: run %d job %s is using %s:%s now; cancel %d ends it", deploy.ErrRefused, holder.Run, holder.Job, where, path, holder.Run)
+	}
+	conn, err := e.Hosts.Open(ctx, where)
+	if err != nil {
+		return fmt.Errorf("opening an agent: %w", err)
+	}
+	defer conn.Close()
+	found, err := conn.Look(ctx, path)
+	if err != nil {
+		return err
+	}
+	if !held && found.Intent == nil && found.Foreign == "" {
+		return fmt.Errorf("%w: %s:%s has no unfinished switch", deploy.ErrRefused, where, path)
+	}
+	if err := conn.Abandon(ctx, path); err != nil {
+		return err
+	}
+	if held {
+		if err := e.Store.FreeLock(ctx, lock); err != nil {
+			return err
+		}
+	}
+	e.Log.Warn("unfinished switch abandoned", "host", where, "path", path, "by", actor)
+	e.nudge()
+	return nil
+}
+
+// noPipeline is the error for a name that the config does not have.
+func noPipeline(cfg *deploy.Config, name string) error {
+	var names []string
+	for _, p := range cfg.Pipelines {
+		names = append(names, p.Name)
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("%w: no pipeline %q: deploy.yaml has none", deploy.ErrNotFound, name)
+	}
+	return fmt.Errorf("%w: no pipeline %q: deploy.yaml has %s", deploy.ErrNotFound, name, joined(names))
+}
+
+func joined(names []string) string {
+	const most = 10
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+func isCommit(s string) bool {
+	return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == ""
+}

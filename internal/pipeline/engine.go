@@ -1,0 +1,303 @@
+// Package pipeline is the engine: it claims jobs, runs their steps on their
+// hosts, and writes down what happened.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"deployhook/internal/deploy"
+	"deployhook/internal/git"
+	"deployhook/internal/host"
+)
+
+// sweepEvery is how often the engine looks for work that no wake-up told of.
+const sweepEvery = 3 * time.Second
+
+// resolvers bounds how many runs ask their repository for a commit or a diff
+// at once, before any of their jobs takes a worker.
+const resolvers = 2
+
+// Queue is where jobs stand.
+type Queue interface {
+	Active(ctx context.Context) (*deploy.Active, error)
+	Apply(ctx context.Context, moves ...deploy.Move) error
+	Create(ctx context.Context, r deploy.NewRun, cancel []deploy.Move) (int64, error)
+	Run(ctx context.Context, id int64) (*deploy.Run, error)
+	Wake() <-chan struct{}
+}
+
+// Records is where the engine writes what a job did.
+type Records interface {
+	SaveStep(ctx context.Context, at deploy.StepAt, st deploy.RunStep) error
+	AppendLog(ctx context.Context, at deploy.StepAt, seq int64, lines []deploy.LogLine) error
+	DropLog(ctx context.Context, at deploy.StepAt, from, to int64) error
+	SetCommit(ctx context.Context, run int64, commit, message string, deferred bool) error
+}
+
+// Holds is what keeps pipelines and paths back.
+type Holds interface {
+	Holds(ctx context.Context) ([]deploy.Hold, error)
+	AddHold(ctx context.Context, h deploy.Hold) error
+	RemoveHold(ctx context.Context, pipeline string, kind deploy.HoldKind) error
+	FreeLock(ctx context.Context, lock string) error
+}
+
+// Seen is what was last seen to be live.
+type Seen interface {
+	SetLive(ctx context.Context, l deploy.Live) error
+	Live(ctx context.Context, host, path string) (*deploy.Live, error)
+}
+
+// Store is all that the engine needs of the database.
+type Store interface {
+	Queue
+	Records
+	Holds
+	Seen
+	Daemon() string
+}
+
+// Options are what an engine is made of. All but URL are needed.
+type Options struct {
+	Store   Store
+	Hosts   *host.Hosts
+	Mirrors *git.Mirrors
+	Workers int
+	URL     string // server.url, for DEPLOYHOOK_RUN_URL; empty = not set
+	Log     *slog.Logger
+
+	// Config is the config in force; ConfigOf an earlier one, by its digest.
+	Config   func() *deploy.Config
+	ConfigOf func(ctx context.Context, digest string) (*deploy.Config, error)
+	// Secret reads a secret's value now.
+	Secret func(ctx context.Context, s deploy.Secret) (string, error)
+	// Event is what brought a run about, and the JSON that it came as; both
+	// nil for a run that no delivery started.
+	Event func(ctx context.Context, run *deploy.Run) (*deploy.Event, []byte, error)
+}
+
+// Engine runs jobs. Make one with [New] and call [Engine.Run].
+type Engine struct {
+	Options
+	poke     chan struct{}
+	workers  sync.WaitGroup
+	resolve  chan struct{}
+	progress atomic.Int64  // ms of the last pass of the loop
+	over     chan struct{} // closed when the grace of a stop is over
+
+	mu        sync.Mutex
+	running   map[jobKey]*job // claimed by this engine
+	resolving map[int64]bool
+	stopped   bool // no job starts any more
+}
+
+type jobKey struct {
+	run int64
+	job string
+}
+
+// New makes an engine that has not started yet.
+func New(o Options) *Engine {
+	return &Engine{
+		Options: o, poke: make(chan struct{}, 1), resolve: make(chan struct{}, resolvers),
+		over: make(chan struct{}), running: map[jobKey]*job{}, resolving: map[int64]bool{},
+	}
+}
+
+// errShutdown ends the jobs that are still running when the grace is over.
+var errShutdown = errors.New("deployhook stopped")
+
+// Run claims and runs jobs until ctx ends; then no job starts any more, and
+// those that run go on until grace is over: what is ended then is started
+// again, or is lost, as its on_crash says. It returns when all have ended.
+func (e *Engine) Run(ctx context.Context, grace time.Duration) error {
+	work, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	if err := e.recoverAll(work); err != nil {
+		return err
+	}
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		if err := e.pass(work); err != nil && ctx.Err() == nil {
+			e.Log.Error("choosing the next job", "err", err)
+		}
+		e.progress.Store(time.Now().UnixMilli())
+		select {
+		case <-ctx.Done():
+		case <-e.Store.Wake():
+		case <-e.poke:
+		case <-tick.C:
+		}
+	}
+	e.mu.Lock()
+	e.stopped = true
+	e.mu.Unlock()
+	done := make(chan struct{})
+	go func() { e.workers.Wait(); close(done) }()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		end(errShutdown)
+		close(e.over)
+		<-done
+	}
+	return nil
+}
+
+// Progress is when the engine last looked for work: the watchdog's food.
+func (e *Engine) Progress() time.Time { return time.UnixMilli(e.progress.Load()) }
+
+// Running is how many jobs run now.
+func (e *Engine) Running() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.running)
+}
+
+// nudge makes the loop look again.
+func (e *Engine) nudge() {
+	select {
+	case e.poke <- struct{}{}:
+	default:
+	}
+}
+
+// pass looks once at everything that is not terminal: runs that need their
+// commit, jobs whose needs have ended, jobs that can be claimed.
+func (e *Engine) pass(ctx context.Context) error {
+	active, err := e.Store.Active(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	known := active.Runs[:0]
+	for _, run := range active.Runs {
+		switch {
+		case unresolved(&run):
+			e.startResolve(ctx, run.ID)
+		case needsAdvance(&run):
+			e.startAdvance(ctx, run.ID)
+			known = append(known, run)
+		default:
+			known = append(known, run)
+		}
+	}
+	active.Runs = known
+	next := deploy.Schedule(active, e.free(), now)
+	if len(next.Waits) > 0 {
+		if err := e.applyEach(ctx, next.Waits); err != nil {
+			return err
+		}
+	}
+	for _, c := range next.Claims {
+		if err := e.claim(ctx, c, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyEach makes moves that do not belong together: one that somebody else
+// was first with is left out.
+func (e *Engine) applyEach(ctx context.Context, moves []deploy.Move) error {
+	err := e.Store.Apply(ctx, moves...)
+	if !errors.Is(err, deploy.ErrStale) {
+		return err
+	}
+	for _, m := range moves {
+		if err := e.Store.Apply(ctx, m); err != nil && !errors.Is(err, deploy.ErrStale) {
+			return err
+		}
+	}
+	return nil
+}
+
+// claim takes a job and its locks in one transaction and starts it.
+func (e *Engine) claim(ctx context.Context, c deploy.Claim, now time.Time) error {
+	err := e.Store.Apply(ctx, deploy.Move{
+		Run: c.Run, Job: c.Job, Attempt: c.Attempt, From: c.From, To: deploy.Running, Locks: c.Locks, At: now,
+	})
+	if errors.Is(err, deploy.ErrStale) || errors.Is(err, deploy.ErrLocked) {
+		return nil // somebody was first: the next pass sees it
+	}
+	if err != nil {
+		return fmt.Errorf("claiming run %d job %s: %w", c.Run, c.Job, err)
+	}
+	e.start(ctx, c.Run, c.Job, c.Attempt+1, c.Supersedes, (*job).do)
+	return nil
+}
+
+// start runs work on a job that is claimed, in a goroutine of its own.
+func (e *Engine) start(ctx context.Context, run int64, name string, attempt int, over []deploy.JobRef, work func(*job, context.Context) outcome) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	j := &job{engine: e, key: jobKey{run, name}, attempt: attempt, over: over, cancel: cancel, ended: make(chan struct{})}
+	e.mu.Lock()
+	e.running[j.key] = j
+	e.mu.Unlock()
+	e.workers.Go(func() {
+		defer cancel(nil)
+		began := time.Now()
+		j.log = e.Log.With("run", run, "job", name, "attempt", attempt)
+		j.log.Info("job started")
+		out := work(j, ctx)
+		j.finish(context.WithoutCancel(ctx), out)
+		e.mu.Lock()
+		delete(e.running, j.key)
+		e.mu.Unlock()
+		close(j.ended)
+		attrs := []any{"state", out.state, "took", time.Since(began).Round(time.Millisecond)}
+		if out.err != "" {
+			attrs = append(attrs, "err", out.err)
+		}
+		j.log.Info("job finished", attrs...)
+		e.nudge()
+	})
+}
+
+// free is how many more jobs may start.
+func (e *Engine) free() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopped {
+		return 0
+	}
+	return max(0, e.Workers-len(e.running))
+}
+
+// job of this engine that runs now; nil when there is none.
+func (e *Engine) job(run int64, name string) *job {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running[jobKey{run, name}]
+}
+
+// needsAdvance says whether a run has a job that could be ready but is not:
+// what a crash between two transactions, or a run that begins with an if, leaves.
+func needsAdvance(run *deploy.Run) bool {
+	ended := map[string]bool{}
+	for _, j := range run.Jobs {
+		ended[j.Name] = j.State.Terminal()
+	}
+	for _, j := range run.Jobs {
+		if j.Ready || j.State != deploy.Queued && j.State != deploy.Waiting {
+			continue
+		}
+		all := true
+		for _, n := range j.Needs {
+			all = all && ended[n]
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,299 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"deployhook/internal/deploy"
+	"deployhook/internal/git"
+	"deployhook/internal/host"
+)
+
+// job is one attempt at a job of a run, while it runs here.
+type job struct {
+	engine  *Engine
+	key     jobKey
+	attempt int
+	over    []deploy.JobRef // deploy jobs that end when this one begins
+	cancel  context.CancelCauseFunc
+	ended   chan struct{}
+	log     *slog.Logger
+
+	run     *deploy.Run
+	pipe    *deploy.Pipeline
+	spec    *deploy.Job
+	event   *deploy.Event
+	payload []byte
+	secrets []string // values to mask, all that could be read
+	notes   []string // sentences for the log of the next step
+	next    int      // index of the next step
+
+	// env of a release, filled as it becomes known.
+	workspace, release, releasePath, previous string
+
+	mu       sync.Mutex
+	paths    []string // locks of the paths that it deploys to
+	switched bool     // the switch has begun: a cancel acts only by undoing
+}
+
+// outcome is how an attempt ended. Queued means that the job is to be claimed
+// again, running that the next start of the daemon has to settle it.
+type outcome struct {
+	state   deploy.State
+	cause   string
+	err     string
+	blocked string // with lost: the sentence with the way on; the path stays locked
+}
+
+func failed(err error) outcome { return outcome{state: deploy.Failed, err: err.Error()} }
+
+// canceled is the cause of a context that somebody ended.
+type canceled string
+
+func (c canceled) Error() string { return "canceled " + string(c) }
+
+// ends turns an error into an outcome: what was canceled is not a failure, and
+// what a stop of the daemon cut short goes on as on_crash says.
+func (j *job) ends(ctx context.Context, err error) outcome {
+	var c canceled
+	switch cause := context.Cause(ctx); {
+	case ctx.Err() == nil:
+		return failed(err)
+	case errors.As(cause, &c):
+		return outcome{state: deploy.Canceled, cause: string(c)}
+	case errors.Is(cause, errShutdown):
+		return j.interrupted("deployhook was stopped during the job")
+	}
+	return failed(err)
+}
+
+// interrupted is the outcome of a job that a stop or a crash cut short.
+func (j *job) interrupted(what string) outcome {
+	if j.spec != nil && j.spec.OnCrash == deploy.CrashStop {
+		return outcome{state: deploy.Lost, err: what + ", and on_crash is stop: nobody knows how far its steps came"}
+	}
+	return outcome{state: deploy.Queued}
+}
+
+// load reads what the job is about.
+func (j *job) load(ctx context.Context) error {
+	e := j.engine
+	var err error
+	if j.run, err = e.Store.Run(ctx, j.key.run); err != nil {
+		return fmt.Errorf("reading run %d: %w", j.key.run, err)
+	}
+	j.log = j.log.With("pipeline", j.run.Pipeline)
+	if j.run.Commit != "" {
+		j.log = j.log.With("commit", j.run.Commit)
+	}
+	if j.pipe, err = e.pipelineOf(ctx, j.run); err != nil {
+		return err
+	}
+	if j.spec = j.pipe.Job(j.key.job); j.spec == nil {
+		return fmt.Errorf("the config of run %d has no job %s", j.run.ID, j.key.job)
+	}
+	j.mu.Lock()
+	for i := range j.run.Jobs {
+		if rj := &j.run.Jobs[i]; rj.Name == j.key.job {
+			j.paths = pathLocks(rj)
+		}
+	}
+	j.mu.Unlock()
+	if j.event, j.payload, err = e.eventOf(ctx, j.run); err != nil {
+		return err
+	}
+	j.secrets = e.secretValues(ctx, j.run, j.spec)
+	return nil
+}
+
+// secretValues gives every value that must not come out in a log. A secret
+// that cannot be read has no value to hide; who needs it fails by itself. The
+// commands of secrets that this job does not use are not run for that.
+func (e *Engine) secretValues(ctx context.Context, run *deploy.Run, spec *deploy.Job) []string {
+	var values []string
+	add := func(s *deploy.Secret, used bool) {
+		if s == nil || s.Command != "" && !used {
+			return
+		}
+		if v, err := e.Secret(ctx, *s); err == nil {
+			values = append(values, v)
+		}
+	}
+	for _, s := range spec.Secrets {
+		add(&s.Secret, true)
+	}
+	cfg := e.Config()
+	for i := range cfg.Secrets {
+		add(&cfg.Secrets[i], false)
+	}
+	for _, h := range cfg.Hooks {
+		add(h.Secret, false)
+		add(h.Token, false)
+	}
+	if p := cfg.Pipeline(run.Pipeline); p != nil {
+		add(p.Auth.Token, false)
+		add(p.Auth.SSHKey, false)
+	}
+	return values
+}
+
+// do runs the job from its beginning.
+func (j *job) do(ctx context.Context) outcome {
+	if err := j.load(ctx); err != nil {
+		return j.ends(ctx, err)
+	}
+	conn, err := j.engine.Hosts.Open(ctx, j.host())
+	if err != nil {
+		return j.ends(ctx, fmt.Errorf("opening an agent: %w", err))
+	}
+	defer j.close(conn)
+	switch {
+	case j.run.Target != "":
+		return j.rollback(ctx, conn)
+	case j.spec.Deploys():
+		return j.deploy(ctx, conn)
+	}
+	return j.test(ctx, conn)
+}
+
+func (j *job) host() string { return j.spec.Hosts[0] }
+
+func (j *job) close(conn *host.Conn) {
+	if err := conn.Close(); err != nil {
+		j.log.Warn("closing the agent", "host", j.host(), "err", err)
+	}
+}
+
+// test runs the steps in a fresh workspace of the commit.
+func (j *job) test(ctx context.Context, conn *host.Conn) outcome {
+	dir, err := conn.OpenWorkspace(ctx, fmt.Sprintf("%d-%s-%d", j.run.ID, j.key.job, j.attempt))
+	if err != nil {
+		return j.ends(ctx, err)
+	}
+	j.workspace = dir
+	if j.pipe.Repository != "" {
+		mirror, err := j.fetch(ctx)
+		if err == nil {
+			err = conn.Put(ctx, "", j.walk(ctx, mirror))
+		}
+		if err != nil {
+			return j.ends(ctx, err)
+		}
+	}
+	return j.steps(ctx, conn, dir)
+}
+
+// fetch sees to it that the commit is here.
+func (j *job) fetch(ctx context.Context) (*git.Mirror, error) {
+	mirror, err := j.engine.mirror(ctx, j.pipe)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := mirror.Fetch(ctx, j.run.Commit, j.run.Ref); err != nil {
+		return nil, err
+	}
+	return mirror, nil
+}
+
+// walk streams the commit's files to whoever calls it.
+func (j *job) walk(ctx context.Context, mirror *git.Mirror) func(func(deploy.TreeFile, io.Reader) error) error {
+	return func(fn func(deploy.TreeFile, io.Reader) error) error {
+		return mirror.Walk(ctx, j.run.Commit, fn)
+	}
+}
+
+// stop ends the job for a reason: at once, or, once its switch has begun, by
+// undoing the switch.
+func (j *job) stop(why string) { j.cancel(canceled(why)) }
+
+// enterSwitch marks the point from which on the job ends only with the new
+// release live or the old one back. It fails when the job was canceled before.
+func (j *job) enterSwitch(ctx context.Context) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	j.switched = true
+	return nil
+}
+
+// stopBeforeSwitch ends the job unless its switch has begun, and says whether
+// it did.
+func (j *job) stopBeforeSwitch(why string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.switched {
+		return false
+	}
+	j.stop(why)
+	return true
+}
+
+// finish writes the outcome down, with what it means for the other jobs, in
+// one transaction. A database that cannot write now is asked again: the result
+// of a job must not be lost to a full disk.
+func (j *job) finish(ctx context.Context, out outcome) {
+	if out.state == deploy.Running {
+		return // unfinished, for the next start to settle
+	}
+	delay := 100 * time.Millisecond
+	for {
+		err := j.record(ctx, out)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, deploy.ErrStale) {
+			j.log.Error("recording the end of a job", "state", out.state, "err", err)
+			if j.engine.draining() {
+				return // the next start finds the job running, and settles it
+			}
+		}
+		time.Sleep(delay)
+		delay = min(2*delay, 15*time.Second)
+	}
+}
+
+func (j *job) record(ctx context.Context, out outcome) error {
+	run, err := j.engine.Store.Run(ctx, j.key.run)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	for i := range run.Jobs {
+		rj := &run.Jobs[i]
+		if rj.Name != j.key.job {
+			continue
+		}
+		if rj.State != deploy.Running || rj.Attempt != j.attempt {
+			j.log.Warn("the job was ended by somebody else", "state", rj.State)
+			return nil
+		}
+		rj.State, rj.Cause, rj.Error = out.state, out.cause, out.err
+	}
+	moves := []deploy.Move{{
+		Run: run.ID, Job: j.key.job, Attempt: j.attempt, From: deploy.Running, To: out.state,
+		Cause: out.cause, Error: out.err, Blocked: out.blocked, At: now,
+	}}
+	if out.state.Terminal() {
+		next, err := j.engine.advance(ctx, run)
+		if err != nil {
+			// The end of this job is certain; the sweep finds those after it.
+			j.log.Warn("deciding what comes after a job", "err", err)
+		} else {
+			moves = append(moves, next...)
+		}
+	}
+	return j.engine.Store.Apply(ctx, moves...)
+}
+
+func (e *Engine) draining() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.stopped
+}

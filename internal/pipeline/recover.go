@@ -1,0 +1,172 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"time"
+
+	"deployhook/internal/deploy"
+	"deployhook/internal/host"
+)
+
+// reopenMax is the longest wait between two tries to reach an unfinished switch.
+const reopenMax = time.Minute
+
+// recoverAll starts what the daemon before this one left running. It waits for
+// nothing: a path that cannot be reached must not keep the others.
+func (e *Engine) recoverAll(ctx context.Context) error {
+	active, err := e.Store.Active(ctx)
+	if err != nil {
+		return fmt.Errorf("reading what was running: %w", err)
+	}
+	for _, run := range active.Runs {
+		for _, j := range run.Jobs {
+			if j.State == deploy.Running {
+				e.Log.Warn("job was cut short; settling it", "run", run.ID, "job", j.Name, "attempt", j.Attempt)
+				e.start(ctx, run.ID, j.Name, j.Attempt, nil, (*job).resume)
+			}
+		}
+	}
+	return nil
+}
+
+// resume settles a job that was running when the daemon before this one ended.
+func (j *job) resume(ctx context.Context) outcome {
+	if err := j.load(ctx); err != nil {
+		return j.ends(ctx, err)
+	}
+	var begun bool
+	for _, rj := range j.run.Jobs {
+		if rj.Name == j.key.job {
+			begun = rj.Begun
+			j.release = rj.Release
+			for _, h := range rj.HostRuns {
+				j.next = max(j.next, len(h.Steps))
+			}
+		}
+	}
+	if !j.spec.Deploys() {
+		return j.interrupted("the daemon ended during the job")
+	}
+	if !begun {
+		return outcome{state: deploy.Queued} // nothing of it has run
+	}
+	return j.again(ctx, errors.New("the daemon ended during the job"))
+}
+
+// reopen settles a switch whose agent ended, or could not go on.
+func (j *job) reopen(ctx context.Context, conn *host.Conn, cause error) outcome {
+	j.log.Warn("the switch was cut short; opening its path again", "err", cause)
+	j.close(conn)
+	return j.again(ctx, cause)
+}
+
+// again opens the path with a new agent, as often as it takes, and does what
+// the journal says.
+func (j *job) again(ctx context.Context, cause error) outcome {
+	delay := time.Second
+	for {
+		conn, found, err := j.openAgain(ctx)
+		if err == nil {
+			out, done := j.settle(ctx, conn, found)
+			if !done {
+				out = j.afterSweep(ctx, conn, cause)
+			}
+			j.close(conn)
+			return out
+		}
+		j.log.Warn("an unfinished switch cannot be reached", "host", j.host(), "path", j.spec.Release.Path, "err", err)
+		select {
+		case <-time.After(delay):
+		case <-j.engine.over:
+			// The job stays as it is in the database, running: the next
+			// start comes here again.
+			return outcome{state: deploy.Running}
+		}
+		delay = min(2*delay, reopenMax)
+	}
+}
+
+func (j *job) openAgain(ctx context.Context) (*host.Conn, *deploy.Found, error) {
+	ctx, cancel := settling(ctx)
+	defer cancel()
+	conn, err := j.engine.Hosts.Open(ctx, j.host())
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := j.openPath(ctx, conn)
+	if err != nil {
+		j.close(conn)
+		return nil, nil, err
+	}
+	return conn, found, nil
+}
+
+// afterSweep ends an attempt that did not reach its switch.
+func (j *job) afterSweep(ctx context.Context, conn *host.Conn, cause error) outcome {
+	safe, cancel := settling(ctx)
+	defer cancel()
+	if err := conn.Sweep(safe); err != nil {
+		j.log.Warn("removing what the attempt left", "err", err)
+	}
+	var c canceled
+	if errors.As(context.Cause(ctx), &c) {
+		return outcome{state: deploy.Canceled, cause: string(c)}
+	}
+	if j.run.Target != "" {
+		// A rollback is not begun a second time by itself: what it was to
+		// undo may have been repaired by hand meanwhile.
+		return failed(fmt.Errorf("%w before the switch", cause))
+	}
+	return j.interrupted(cause.Error())
+}
+
+// settle does what the journal of a path asks for before anything else may
+// happen there. done is false when the way is free and the job may go on.
+func (j *job) settle(ctx context.Context, conn *host.Conn, found *deploy.Found) (outcome, bool) {
+	what, sentence := deploy.Recover(found, j.engine.Store.Daemon(), j.run.ID, j.key.job)
+	if found.Intent != nil {
+		j.log.Warn("found an unfinished switch", "path", j.spec.Release.Path, "phase", found.Intent.Phase, "found", what)
+	}
+	switch what {
+	case deploy.RecoverSuccess:
+		safe, cancel := settling(ctx)
+		defer cancel()
+		j.release = releaseOf(found.Current)
+		j.after(safe, conn)
+		return outcome{state: deploy.Succeeded}, true
+	case deploy.RecoverDrop:
+		safe, cancel := settling(ctx)
+		defer cancel()
+		if err := conn.DropIntent(safe); err != nil {
+			return j.ends(ctx, err), true
+		}
+		return outcome{}, false
+	case deploy.RecoverProve, deploy.RecoverUndo:
+		if j.spec.OnCrash == deploy.CrashStop {
+			return j.blocked("the switch to " + found.Intent.To + " was cut short, and on_crash is stop"), true
+		}
+		j.release = releaseOf(found.Intent.To)
+		j.releasePath = path.Join(j.spec.Release.Path, found.Intent.To)
+		j.previous = releaseOf(found.Intent.From)
+		j.workspace = j.releasePath
+		j.mu.Lock()
+		j.switched = true
+		j.mu.Unlock()
+		if what == deploy.RecoverUndo {
+			return j.undo(ctx, conn, errors.New("the daemon ended while the release was put back")), true
+		}
+		return j.prove(ctx, conn), true
+	case deploy.RecoverBlocked:
+		return j.blocked(sentence), true
+	}
+	return outcome{}, false
+}
+
+// blocked ends the job as lost and keeps its path until a person has looked.
+func (j *job) blocked(why string) outcome {
+	text := fmt.Sprintf("%s; look at %s, then: deployhook unlock %s:%s --abandon", why, j.spec.Release.Path, j.host(), j.spec.Release.Path)
+	return outcome{state: deploy.Lost, err: text, blocked: text}
+}

@@ -1,0 +1,391 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	"deployhook/internal/deploy"
+	"deployhook/internal/git"
+	"deployhook/internal/host"
+)
+
+// releaseNames bounds how many names of one second are tried for a release.
+const releaseNames = 1000
+
+// settleTime bounds what follows a switch that may not be cut short: each
+// call to the agent, restarts aside, which have the job's own timeout.
+const settleTime = 2 * time.Minute
+
+// deploy makes a release of the commit and publishes it.
+func (j *job) deploy(ctx context.Context, conn *host.Conn) outcome {
+	spec := j.spec.Release
+	mirror, err := j.fetch(ctx)
+	if err != nil {
+		return j.ends(ctx, err)
+	}
+	found, err := j.openPath(ctx, conn)
+	if err != nil {
+		return j.ends(ctx, err)
+	}
+	if out, done := j.settle(ctx, conn, found); done {
+		return out
+	}
+	if why, err := j.unwanted(ctx, mirror, found); err != nil || why != "" {
+		return j.unless(ctx, why, err)
+	}
+	if why, err := j.begin(ctx, mirror); err != nil || why != "" {
+		return j.unless(ctx, why, err)
+	}
+	if err := j.prepare(ctx, conn, mirror); err != nil {
+		return j.ends(ctx, err)
+	}
+	j.previous = releaseOf(found.Current)
+	dir := path.Join(spec.Path, "releases", j.release)
+	j.releasePath, j.workspace = dir, dir
+	out := j.steps(ctx, conn, dir)
+	if out.state == deploy.Succeeded {
+		if err := conn.Prepared(ctx); err != nil {
+			out = j.ends(ctx, err)
+		} else if why, err := j.unwanted(ctx, mirror, found); err != nil || why != "" {
+			out = j.unless(ctx, why, err)
+		}
+	}
+	if out.state != deploy.Succeeded {
+		j.bad(ctx, conn)
+		return out
+	}
+	return j.publish(ctx, conn, j.release, false)
+}
+
+// unless is the outcome of a job that must not go on: canceled for a reason,
+// or the error that kept it from being decided.
+func (j *job) unless(ctx context.Context, why string, err error) outcome {
+	if err != nil {
+		return j.ends(ctx, err)
+	}
+	return outcome{state: deploy.Canceled, cause: why}
+}
+
+// bad marks a release that will never be live, and removes those that are too
+// many. Neither changes how the job ended.
+func (j *job) bad(ctx context.Context, conn *host.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
+	if err := conn.Bad(ctx); err != nil && !errors.Is(err, host.ErrGone) {
+		j.log.Warn("marking a release that never was live", "release", j.release, "err", err)
+	}
+	j.prune(ctx, conn)
+}
+
+func (j *job) prune(ctx context.Context, conn *host.Conn) {
+	removed, err := conn.Prune(ctx, j.spec.Release.Keep, j.spec.Release.KeepFailed)
+	if err != nil && !errors.Is(err, host.ErrGone) {
+		j.log.Warn("removing old releases", "err", err)
+	}
+	if len(removed) > 0 {
+		j.log.Debug("removed old releases", "releases", strings.Join(removed, " "))
+	}
+}
+
+func (j *job) openPath(ctx context.Context, conn *host.Conn) (*deploy.Found, error) {
+	return conn.OpenRelease(ctx, host.OpenRelease{
+		Path: j.spec.Release.Path, Daemon: j.engine.Store.Daemon(), Run: j.run.ID, Job: j.key.job, Attempt: j.attempt,
+	})
+}
+
+// prepare makes the release's directory, with the commit's files and the
+// shared links in it.
+func (j *job) prepare(ctx context.Context, conn *host.Conn, mirror *git.Mirror) error {
+	spec := j.spec.Release
+	p := host.Prepare{Commit: j.run.Commit, Repository: j.run.Repository, SharedDirs: spec.SharedDirs, SharedFiles: spec.SharedFiles}
+	err := j.walk(ctx, mirror)(func(f deploy.TreeFile, _ io.Reader) error {
+		p.Files++
+		p.Bytes += f.Size
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	for n := 1; ; n++ {
+		p.Release = deploy.ReleaseID(now, j.run.Commit, n)
+		err := conn.Prepare(ctx, p)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, host.ErrExists) || n == releaseNames {
+			return err
+		}
+	}
+	j.release = p.Release
+	if err := conn.Put(ctx, "", j.walk(ctx, mirror)); err != nil {
+		j.bad(ctx, conn)
+		return err
+	}
+	if err := conn.Shared(ctx); err != nil {
+		j.bad(ctx, conn)
+		return err
+	}
+	return nil
+}
+
+// begin marks the job as begun and ends the older deploy jobs of its lane.
+// Git decides which is older, where it can be asked.
+func (j *job) begin(ctx context.Context, mirror *git.Mirror) (string, error) {
+	e, now := j.engine, time.Now()
+	moves := []deploy.Move{{Run: j.run.ID, Job: j.key.job, Attempt: j.attempt, From: deploy.Running, To: deploy.Running, Begin: true, At: now}}
+	for _, o := range j.over {
+		other, err := e.Store.Run(ctx, o.Run)
+		if err != nil {
+			return "", err
+		}
+		newer, known, err := j.ancestor(ctx, mirror, j.run.Commit, other)
+		if err != nil {
+			return "", err
+		}
+		if newer {
+			return fmt.Sprintf("superseded by run %d, whose commit comes after this one", o.Run), nil
+		}
+		if !known {
+			j.notes = append(j.notes, fmt.Sprintf("git cannot tell whether run %d is older: the order of the deliveries decides", o.Run))
+		}
+		moves = append(moves, deploy.Move{
+			Run: o.Run, Job: o.Job, Attempt: o.Attempt, From: o.State, To: deploy.Canceled, At: now,
+			Cause: fmt.Sprintf("superseded by run %d; retry %d brings it back", j.run.ID, o.Run),
+		})
+	}
+	if err := e.Store.Apply(ctx, moves[0]); err != nil {
+		return "", fmt.Errorf("beginning the job: %w", err)
+	}
+	return "", e.applyEach(ctx, moves[1:])
+}
+
+// ancestor says whether commit is a proper ancestor of another run's commit,
+// and whether git could tell.
+func (j *job) ancestor(ctx context.Context, mirror *git.Mirror, commit string, other *deploy.Run) (is, known bool, err error) {
+	if other.Commit == commit {
+		return false, true, nil
+	}
+	if other.Commit == "" {
+		return false, false, nil
+	}
+	if _, err := mirror.Fetch(ctx, other.Commit, other.Ref); err != nil {
+		return false, false, ctx.Err()
+	}
+	is, err = mirror.IsAncestor(ctx, commit, other.Commit)
+	if errors.Is(err, git.ErrHistory) {
+		return false, false, nil
+	}
+	return is, err == nil, err
+}
+
+// unwanted gives the reason for which the commit must not be deployed now:
+// it, or one that contains it, is live, or it was rolled back from.
+func (j *job) unwanted(ctx context.Context, mirror *git.Mirror, found *deploy.Found) (string, error) {
+	if why, err := j.held(ctx, mirror); err != nil || why != "" {
+		return why, err
+	}
+	if j.run.Force {
+		return "", nil
+	}
+	live := releaseOf(found.Current)
+	line := lineOf(found, live)
+	if line == nil || line.Repository != j.run.Repository || line.Commit == j.run.Commit {
+		return "", nil
+	}
+	back, err := mirror.IsAncestor(ctx, j.run.Commit, line.Commit)
+	if errors.Is(err, git.ErrHistory) {
+		j.notes = append(j.notes, fmt.Sprintf("git cannot tell whether %s is older than what is live: the order of the deliveries decides", short(j.run.Commit)))
+		return "", nil
+	}
+	if err != nil || !back {
+		return "", err
+	}
+	if j.run.Forced {
+		// A ref that was set back on purpose deploys the older commit, as
+		// long as it still points there.
+		tip, err := mirror.Resolve(ctx, j.run.Ref)
+		if err != nil {
+			return "", err
+		}
+		if commit, err := mirror.Fetch(ctx, tip, j.run.Ref); err == nil && commit == j.run.Commit {
+			return "", nil
+		}
+	}
+	return fmt.Sprintf("already live in %s: its commit %s contains %s", live, short(line.Commit), short(j.run.Commit)), nil
+}
+
+// held says whether a rollback keeps this commit from being deployed, and ends
+// that hold when a later push brings another commit.
+func (j *job) held(ctx context.Context, mirror *git.Mirror) (string, error) {
+	if j.run.Force || j.run.Event == deploy.Manual {
+		return "", nil
+	}
+	holds, err := j.engine.Store.Holds(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, h := range holds {
+		if h.Pipeline != j.run.Pipeline || h.Kind != deploy.HoldRollback {
+			continue
+		}
+		in, err := j.behind(ctx, mirror, h.Commit)
+		if err != nil {
+			return "", err
+		}
+		if in && h.Target != "" && j.run.Commit != h.Commit {
+			reached, err := j.behind(ctx, mirror, h.Target)
+			if err != nil {
+				return "", err
+			}
+			in = !reached
+		}
+		if in {
+			return fmt.Sprintf("held since rollback %d; unhold %s", h.Run, h.Pipeline), nil
+		}
+		if j.run.Event == deploy.Push && j.run.Order > h.Order {
+			if err := j.engine.Store.RemoveHold(ctx, h.Pipeline, h.Kind); err != nil && !errors.Is(err, deploy.ErrNotFound) {
+				return "", err
+			}
+			j.log.Info("hold ended by a new commit", "pipeline", h.Pipeline)
+		}
+	}
+	return "", nil
+}
+
+// behind says whether the job's commit is commit or an ancestor of it. Where
+// git cannot tell, only the same commit is.
+func (j *job) behind(ctx context.Context, mirror *git.Mirror, commit string) (bool, error) {
+	if commit == j.run.Commit {
+		return true, nil
+	}
+	if commit == "" {
+		return false, nil
+	}
+	is, err := mirror.IsAncestor(ctx, j.run.Commit, commit)
+	if errors.Is(err, git.ErrHistory) {
+		return false, nil
+	}
+	return is, err
+}
+
+// publish points current to a release, restarts, and puts the old one back
+// when that fails.
+func (j *job) publish(ctx context.Context, conn *host.Conn, release string, pops bool) outcome {
+	if err := j.enterSwitch(ctx); err != nil {
+		if j.run.Target == "" {
+			j.bad(ctx, conn)
+		}
+		return j.ends(ctx, err)
+	}
+	safe, cancel := settling(ctx)
+	defer cancel()
+	if err := conn.Activate(safe, host.Activate{To: release, Pops: pops}); err != nil {
+		return j.reopen(ctx, conn, fmt.Errorf("switching to %s: %w", release, err))
+	}
+	return j.prove(ctx, conn)
+}
+
+// settling is a context for what a cancel must not cut short.
+func settling(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+}
+
+// prove restarts the application on the release that current points to; then
+// the release is live, or the one before is current again.
+func (j *job) prove(ctx context.Context, conn *host.Conn) outcome {
+	if err := j.restart(ctx, conn); err != nil {
+		if errors.Is(err, host.ErrGone) {
+			return j.reopen(ctx, conn, err)
+		}
+		return j.undo(ctx, conn, err)
+	}
+	safe, cancel := settling(ctx)
+	defer cancel()
+	if err := conn.Live(safe); err != nil {
+		return j.reopen(ctx, conn, fmt.Errorf("recording that %s is live: %w", j.release, err))
+	}
+	j.after(safe, conn)
+	return outcome{state: deploy.Succeeded}
+}
+
+// after does what follows a release that is live. Its errors are warnings:
+// the release is live whatever they are.
+func (j *job) after(ctx context.Context, conn *host.Conn) {
+	e := j.engine
+	err := e.Store.SetLive(ctx, deploy.Live{
+		Host: j.host(), Path: j.spec.Release.Path, Release: j.release, Repository: j.run.Repository,
+		Commit: j.run.Commit, Run: j.run.ID, Seen: time.Now(),
+	})
+	if err != nil {
+		j.log.Warn("noting what is live", "err", err)
+	}
+	j.prune(ctx, conn)
+}
+
+// restart runs the job's restart command; nil when there is none.
+func (j *job) restart(ctx context.Context, conn *host.Conn) error {
+	if j.spec.Restart == "" {
+		return nil
+	}
+	step := &deploy.Step{Name: "restart", Run: j.spec.Restart, WorkingDir: "/"}
+	return j.step(ctx, conn, step, path.Join(j.spec.Release.Path, "current"))
+}
+
+// undo points current back, restarts what was there before, and says so.
+func (j *job) undo(ctx context.Context, conn *host.Conn, cause error) outcome {
+	safe, cancel := settling(ctx)
+	defer cancel()
+	from, err := conn.Undo(safe)
+	if err != nil {
+		return j.reopen(ctx, conn, fmt.Errorf("restart: %w; pointing current back: %w", cause, err))
+	}
+	var text string
+	if from = releaseOf(from); from == "" {
+		text = "this was the first release, so current is removed again"
+	} else {
+		text = from + " is current again"
+		j.release = from
+		j.releasePath = path.Join(j.spec.Release.Path, "releases", from)
+		if err := j.restart(context.WithoutCancel(ctx), conn); err != nil {
+			text += fmt.Sprintf(", but its restart failed too: %v", err)
+		}
+	}
+	safe, cancel = settling(ctx)
+	defer cancel()
+	if err := conn.Undone(safe); err != nil {
+		return j.reopen(ctx, conn, fmt.Errorf("%w; %s; recording it: %w", cause, text, err))
+	}
+	j.prune(safe, conn)
+	out := j.ends(ctx, cause)
+	switch out.state {
+	case deploy.Canceled:
+		out.cause += "; " + text
+	case deploy.Queued, deploy.Lost: // the stop of the daemon came during the restart
+		out = outcome{state: deploy.Failed, err: "deployhook was stopped during the restart; " + text}
+	default:
+		out.err = fmt.Sprintf("restart: %v; %s", cause, text)
+	}
+	return out
+}
+
+// releaseOf is the id in "releases/<id>".
+func releaseOf(name string) string { return strings.TrimPrefix(name, "releases/") }
+
+// lineOf is the last line of a release that names its commit; nil when none does.
+func lineOf(f *deploy.Found, release string) *deploy.ReleaseLine {
+	for i := len(f.Lines) - 1; i >= 0; i-- {
+		if l := &f.Lines[i]; l.Release == release && l.Commit != "" {
+			return l
+		}
+	}
+	return nil
+}
+
+// short is a commit as people write it.
+func short(commit string) string { return commit[:min(7, len(commit))] }

@@ -1,0 +1,287 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"time"
+
+	"deployhook/internal/deploy"
+	"deployhook/internal/host"
+)
+
+// rollback points current to a release that is there already.
+func (j *job) rollback(ctx context.Context, conn *host.Conn) outcome {
+	found, err := j.openPath(ctx, conn)
+	if err != nil {
+		return j.ends(ctx, err)
+	}
+	if out, done := j.settle(ctx, conn, found); done {
+		return out
+	}
+	if !slices.Contains(goodReleases(found), j.run.Target) {
+		return failed(fmt.Errorf("release %s is not there any more, or was never live", j.run.Target))
+	}
+	from := releaseOf(found.Current)
+	if from == j.run.Target {
+		return failed(fmt.Errorf("release %s is current already", j.run.Target))
+	}
+	if _, err := j.begin(ctx, nil); err != nil {
+		return j.ends(ctx, err)
+	}
+	j.release, j.previous = j.run.Target, from
+	j.releasePath = path.Join(j.spec.Release.Path, "releases", j.release)
+	j.workspace = j.releasePath
+	hold := deploy.Hold{
+		Pipeline: j.run.Pipeline, Kind: deploy.HoldRollback, By: j.run.Actor, Target: j.run.Commit,
+		Run: j.run.ID, Order: j.run.Order, Since: time.Now(),
+	}
+	if line := lineOf(found, from); line != nil {
+		hold.Commit = line.Commit
+	}
+	out := j.publish(ctx, conn, j.release, j.run.Pops)
+	if out.state == deploy.Succeeded && hold.Commit != "" {
+		safe := context.WithoutCancel(ctx)
+		err := j.engine.Store.RemoveHold(safe, hold.Pipeline, hold.Kind) // of the rollback before this one
+		if err == nil || errors.Is(err, deploy.ErrNotFound) {
+			err = j.engine.Store.AddHold(safe, hold)
+		}
+		if err != nil {
+			j.log.Warn("holding the commit that was rolled back from", "err", err)
+		}
+	}
+	return out
+}
+
+// goodReleases lists what a rollback may go to: whole releases that were live.
+func goodReleases(f *deploy.Found) []string {
+	var ids []string
+	for _, r := range deploy.Releases(f) {
+		if r.State == deploy.ReleaseLive {
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids
+}
+
+// Rollback asks for an earlier release to be current again. The target is
+// fixed now, from the host's own journal. Deploys on that path that have not
+// reached their switch are canceled, as are those accepted before that have
+// not begun.
+//
+// Errors: [deploy.ErrNotFound], [deploy.ErrMisuse] (several release jobs and
+// none named), [deploy.ErrRefused] (locked, nothing to go to, a deploy is past
+// its switch).
+func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy.RollbackReceipt, error) {
+	var none deploy.RollbackReceipt
+	cfg := e.Config()
+	p := cfg.Pipeline(c.Pipeline)
+	if p == nil {
+		return none, noPipeline(cfg, c.Pipeline)
+	}
+	spec, err := releaseJob(p, c.Job)
+	if err != nil {
+		return none, err
+	}
+	if !c.Force {
+		if err := e.unlocked(ctx, p.Name); err != nil {
+			return none, err
+		}
+	}
+	where := spec.Hosts[0]
+	found, err := e.look(ctx, where, spec.Release.Path)
+	if err != nil {
+		return none, err
+	}
+	target, pops, err := rollbackTarget(found, p.Name, c.To)
+	if err != nil {
+		return none, err
+	}
+	line := lineOf(found, target)
+	if line == nil {
+		return none, fmt.Errorf("%w: the journal of %s does not say which commit %s is", deploy.ErrRefused, spec.Release.Path, target)
+	}
+	cancels, past, err := e.inTheWay(ctx, deploy.PathLock(where, spec.Release.Path))
+	if err != nil {
+		return none, err
+	}
+	if past != nil && c.To == "" {
+		return none, fmt.Errorf("%w: run %d is switching from %s to another release; say which one you want: rollback %s --to %s, or --to the one before it",
+			deploy.ErrRefused, past.run.ID, past.previous, p.Name, past.previous)
+	}
+	run := deploy.NewRun{
+		Pipeline: p.Name, Config: cfg.Digest, Event: deploy.Rollback, Repository: line.Repository, Commit: line.Commit,
+		Actor: c.Actor, Queue: deploy.QueueAll, Force: c.Force, Target: target, Pops: pops,
+		Jobs: []deploy.NewJob{{
+			Name: spec.Name, Hosts: spec.Hosts, Deploys: true, Path: spec.Release.Path, Group: spec.Group, Ready: true,
+		}},
+	}
+	id, err := e.Store.Create(ctx, run, nil)
+	if err != nil {
+		return none, err
+	}
+	why := fmt.Sprintf("rolled back by run %d", id)
+	for i := range cancels {
+		cancels[i].Cause = why
+	}
+	if err := e.applyEach(ctx, cancels); err != nil {
+		return none, err
+	}
+	e.stopBefore(deploy.PathLock(where, spec.Release.Path), why, id)
+	e.nudge()
+	return deploy.RollbackReceipt{Run: id, From: releaseOf(found.Current), Target: target}, nil
+}
+
+// rollbackTarget is the release to go to: the one below the top of the stack,
+// or the one asked for.
+func rollbackTarget(found *deploy.Found, pipeline, to string) (target string, pops bool, err error) {
+	good := goodReleases(found)
+	current := releaseOf(found.Current)
+	if to != "" {
+		to = releaseOf(to)
+		switch {
+		case !slices.Contains(good, to):
+			return "", false, fmt.Errorf("%w: release %s; deployhook releases %s lists those that were live", deploy.ErrNotFound, to, pipeline)
+		case to == current:
+			return "", false, fmt.Errorf("%w: release %s is current already", deploy.ErrRefused, to)
+		}
+		return to, false, nil
+	}
+	stack := deploy.LiveStack(found.Lines)
+	for i := len(stack) - 2; i >= 0; i-- {
+		if stack[i] != current && slices.Contains(good, stack[i]) {
+			return stack[i], true, nil
+		}
+	}
+	return "", false, fmt.Errorf("%w: %s has no earlier release that was live", deploy.ErrRefused, pipeline)
+}
+
+// inTheWay gives the cancels of the deploys that have not begun on a path, and
+// the running one that is past its switch (nil = none).
+func (e *Engine) inTheWay(ctx context.Context, lock string) ([]deploy.Move, *job, error) {
+	active, err := e.Store.Active(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var cancels []deploy.Move
+	for _, run := range active.Runs {
+		for _, j := range run.Jobs {
+			if run.Target != "" || !slices.Contains(pathLocks(&j), lock) || j.State != deploy.Queued && j.State != deploy.Waiting {
+				continue
+			}
+			cancels = append(cancels, deploy.Move{Run: run.ID, Job: j.Name, Attempt: j.Attempt, From: j.State, To: deploy.Canceled, At: time.Now()})
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, j := range e.running {
+		if j.locks(lock) && j.isSwitched() {
+			return cancels, j, nil
+		}
+	}
+	return cancels, nil, nil
+}
+
+// stopBefore ends the deploys on a path that have not reached their switch.
+func (e *Engine) stopBefore(lock, why string, but int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for k, j := range e.running {
+		if k.run != but && j.locks(lock) {
+			j.stopBeforeSwitch(why)
+		}
+	}
+}
+
+// locks says whether the job deploys to the path that the lock is for.
+func (j *job) locks(lock string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Contains(j.paths, lock)
+}
+
+func (j *job) isSwitched() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.switched
+}
+
+func pathLocks(j *deploy.RunJob) []string {
+	if j.Path == "" {
+		return nil
+	}
+	var locks []string
+	for _, h := range j.Hosts {
+		locks = append(locks, deploy.PathLock(h, j.Path))
+	}
+	return locks
+}
+
+// releaseJob finds the release job of a pipeline that a command means.
+func releaseJob(p *deploy.Pipeline, name string) (*deploy.Job, error) {
+	var names []string
+	var found *deploy.Job
+	for i := range p.Jobs {
+		if j := &p.Jobs[i]; j.Deploys() && (name == "" || j.Name == name) {
+			names = append(names, j.Name)
+			found = j
+		}
+	}
+	switch {
+	case len(names) == 1:
+		return found, nil
+	case len(names) > 1:
+		return nil, fmt.Errorf("%w: %s has several release jobs (%s): say which with --job", deploy.ErrMisuse, p.Name, joined(names))
+	case name != "":
+		return nil, fmt.Errorf("%w: %s has no release job %s", deploy.ErrNotFound, p.Name, name)
+	}
+	return nil, fmt.Errorf("%w: %s has no job with a release", deploy.ErrRefused, p.Name)
+}
+
+// look reads the journal of a path without taking its lock.
+func (e *Engine) look(ctx context.Context, where, path string) (*deploy.Found, error) {
+	conn, err := e.Hosts.Open(ctx, where)
+	if err != nil {
+		return nil, fmt.Errorf("opening an agent: %w", err)
+	}
+	defer conn.Close()
+	return conn.Look(ctx, path)
+}
+
+// Releases lists what every release job of a pipeline has on its hosts, newest first.
+func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Release, error) {
+	cfg := e.Config()
+	p := cfg.Pipeline(pipeline)
+	if p == nil {
+		return nil, noPipeline(cfg, pipeline)
+	}
+	list := []deploy.Release{}
+	for i := range p.Jobs {
+		spec := &p.Jobs[i]
+		if !spec.Deploys() {
+			continue
+		}
+		for _, h := range spec.Hosts {
+			found, err := e.look(ctx, h, spec.Release.Path)
+			if err != nil {
+				return nil, err
+			}
+			for _, r := range deploy.Releases(found) {
+				r.Host, r.Path = h, spec.Release.Path
+				list = append(list, r)
+			}
+		}
+	}
+	slices.SortStableFunc(list, func(a, b deploy.Release) int {
+		switch {
+		case a.ID > b.ID:
+			return -1
+		case a.ID < b.ID:
+			return 1
+		}
+		return 0
+	})
+	return list, nil
+}
