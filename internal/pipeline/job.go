@@ -179,7 +179,7 @@ func (j *job) test(ctx context.Context, conn *host.Conn) outcome {
 	if j.pipe.Repository != "" {
 		mirror, err := j.fetch(ctx)
 		if err == nil {
-			err = conn.Put(ctx, "", j.walk(ctx, mirror))
+			err = conn.Put(ctx, j.walk(ctx, mirror))
 		}
 		if err != nil {
 			return j.ends(ctx, err)

@@ -123,7 +123,7 @@ func (j *job) prepare(ctx context.Context, conn *host.Conn, mirror *git.Mirror) 
 		}
 	}
 	j.release = p.Release
-	if err := conn.Put(ctx, "", j.walk(ctx, mirror)); err != nil {
+	if err := conn.Put(ctx, j.walk(ctx, mirror)); err != nil {
 		j.bad(ctx, conn)
 		return err
 	}

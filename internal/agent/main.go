@@ -1,0 +1,162 @@
+// Package agent is the far end: one process for one job on one host, or for
+// one command. It runs steps, receives trees and keeps releases; it decides
+// nothing. When its connection ends, it ends its steps and then itself.
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"deployhook/internal/agent/wire"
+	"deployhook/internal/release"
+)
+
+// Agent is the state of one connection.
+type Agent struct {
+	nonce string
+	state *state
+
+	mu        sync.Mutex
+	path      *release.Path // opened, or nil
+	workspace string
+	files     map[string]string // variable -> path of a file that was sent
+	steps     map[string]*step
+	canceled  map[string]bool // steps to end, also before they began
+
+	reap reaper
+}
+
+// Main serves on file descriptor 0, a socket, until the stream ends, and
+// returns the process's exit code.
+func Main(version string) int {
+	// Without it a step of the same user takes the connection with
+	// pidfd_getfd and forges results, and reads secrets from this memory.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fail(fmt.Errorf("protecting the agent from its steps: %w", err))
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fail(fmt.Errorf("becoming the reaper of the steps: %w", err))
+	}
+	syscall.Umask(0o022)
+	// Whatever was open where deployhook was started is nobody's business in
+	// a step. Kernels before 5.11 do not know the flag: there Go's own files
+	// are closed all the same.
+	_ = unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	// Who starts the agent ends it by closing the connection; a ctrl-C in a
+	// terminal is for the daemon to handle.
+	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	conn, err := net.FileConn(os.Stdin)
+	if err != nil {
+		return fail(fmt.Errorf("deployhook agent is started by deployhook itself, with a socket as its standard input: %w", err))
+	}
+	os.Stdin.Close()
+	// Descriptor 0 must not be free: the next file opened would be a step's
+	// standard input.
+	if null, err := os.Open(os.DevNull); err != nil {
+		return fail(err)
+	} else if null.Fd() != 0 {
+		if err := unix.Dup2(int(null.Fd()), 0); err != nil {
+			return fail(err)
+		}
+		null.Close()
+	}
+	nonce := make([]byte, 16)
+	if _, err := rand.Read(nonce); err != nil {
+		return fail(err)
+	}
+	a := &Agent{nonce: hex.EncodeToString(nonce), files: map[string]string{}, steps: map[string]*step{}, canceled: map[string]bool{}}
+	a.reap.own = map[int]bool{}
+	if a.state, err = openState(a.nonce); err != nil {
+		return fail(err)
+	}
+	defer a.state.close()
+	if err := wire.Hello(conn, version, a.nonce); err != nil {
+		return fail(err)
+	}
+	go a.reap.run()
+	a.serve(conn)
+	a.end()
+	return 0
+}
+
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, "deployhook agent:", err)
+	return 1
+}
+
+// serve answers on the one connection until it ends.
+func (a *Agent) serve(conn net.Conn) {
+	gone := make(chan struct{})
+	var once sync.Once
+	srv := &http.Server{
+		Handler: a.routes(), Protocols: wire.Protocols(), HTTP2: wire.HTTP2(), MaxHeaderBytes: wire.HeaderMost,
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateClosed || s == http.StateHijacked {
+				once.Do(func() { close(gone) })
+			}
+		},
+	}
+	l := &oneConn{conn: make(chan net.Conn, 1), gone: gone, addr: conn.LocalAddr()}
+	l.conn <- conn
+	_ = srv.Serve(l) // its error is that the connection ended
+}
+
+// oneConn is a listener of one connection; Accept fails when that has ended.
+type oneConn struct {
+	conn chan net.Conn
+	gone chan struct{}
+	addr net.Addr
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conn:
+		return c, nil
+	case <-l.gone:
+		return nil, errors.New("the connection has ended")
+	}
+}
+
+func (l *oneConn) Close() error   { return nil }
+func (l *oneConn) Addr() net.Addr { return l.addr }
+
+// end ends the steps, removes the workspace and gives the locks back. It is
+// called when serving has returned: handlers may still be about to.
+func (a *Agent) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), stepGrace+5*time.Second)
+	defer cancel()
+	a.mu.Lock()
+	steps := make([]*step, 0, len(a.steps))
+	for _, s := range a.steps {
+		steps = append(steps, s)
+	}
+	a.mu.Unlock()
+	for _, s := range steps {
+		s.stop(stopCanceled)
+	}
+	for _, s := range steps {
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+		}
+	}
+	a.reap.endAll()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.path != nil {
+		a.path.Close()
+		a.path = nil
+	}
+}

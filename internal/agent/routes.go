@@ -1,0 +1,301 @@
+package agent
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"deployhook/internal/agent/wire"
+	"deployhook/internal/deploy"
+	"deployhook/internal/release"
+)
+
+// routes are all that an agent does.
+func (a *Agent) routes() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("POST "+wire.RouteFacts, handle(func(_ *http.Request, _ wire.Empty) (wire.Facts, error) { return facts() }))
+	m.HandleFunc("POST "+wire.RouteWorkspace, handle(a.openWorkspace))
+	m.HandleFunc("POST "+wire.RouteTree, a.putTree)
+	m.HandleFunc("POST "+wire.RouteFile+"{name}", a.putFile)
+	m.HandleFunc("POST "+wire.RouteStep, a.runStep)
+	m.HandleFunc("POST "+wire.RouteCancel, handle(a.cancelStep))
+	m.HandleFunc("POST "+wire.RouteOpen, handle(a.openRelease))
+	m.HandleFunc("POST "+wire.RouteLook, handle(func(_ *http.Request, p wire.Path) (wire.Found, error) {
+		return found(release.Look(p.Path))
+	}))
+	m.HandleFunc("POST "+wire.RouteAbandon, handle(func(r *http.Request, p wire.Path) (wire.Empty, error) {
+		path, err := release.Open(r.Context(), p.Path, release.Owner{Job: "unlock"})
+		if err != nil {
+			return wire.Empty{}, err
+		}
+		return wire.Empty{}, errors.Join(path.Abandon(), path.Close())
+	}))
+	for route, call := range map[string]func(*release.Path) error{
+		wire.RouteSweep: (*release.Path).Sweep, wire.RouteShared: (*release.Path).Shared, wire.RoutePrepared: (*release.Path).Prepared,
+		wire.RouteLive: (*release.Path).Live, wire.RouteUndone: (*release.Path).Undone, wire.RouteBad: (*release.Path).Bad,
+		wire.RouteDrop: (*release.Path).DropIntent,
+	} {
+		m.HandleFunc("POST "+route, onPath(a, func(p *release.Path, _ wire.Empty) (wire.Empty, error) { return wire.Empty{}, call(p) }))
+	}
+	m.HandleFunc("POST "+wire.RoutePrepare, onPath(a, func(p *release.Path, q wire.Prepare) (wire.Dir, error) {
+		err := p.Prepare(release.Spec{
+			Release: q.Release, Repository: q.Repository, Commit: q.Commit, Files: q.Files, Bytes: q.Bytes,
+			SharedDirs: q.SharedDirs, SharedFiles: q.SharedFiles,
+		})
+		return wire.Dir{Dir: p.Dir()}, err
+	}))
+	m.HandleFunc("POST "+wire.RouteActivate, onPath(a, func(p *release.Path, q wire.Activate) (wire.Empty, error) {
+		return wire.Empty{}, p.Activate(q.To, q.Pops)
+	}))
+	m.HandleFunc("POST "+wire.RouteUndo, onPath(a, func(p *release.Path, _ wire.Empty) (wire.From, error) {
+		from, err := p.Undo()
+		return wire.From{From: from}, err
+	}))
+	m.HandleFunc("POST "+wire.RoutePrune, onPath(a, func(p *release.Path, q wire.Prune) (wire.Pruned, error) {
+		removed, err := p.Prune(q.Keep, q.KeepFailed)
+		res := wire.Pruned{Removed: removed}
+		if err != nil {
+			res.Warning = err.Error()
+		}
+		return res, nil
+	}))
+	return m
+}
+
+// handle makes a route of a function from a request to an answer.
+func handle[Q, A any](fn func(*http.Request, Q) (A, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var q Q
+		if err := wire.Decode(r.Body, &q); err != nil {
+			writeError(w, fmt.Errorf("reading the request: %w", err))
+			return
+		}
+		answer, err := fn(r, q)
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(answer)
+	}
+}
+
+// onPath is handle for what needs an opened release path.
+func onPath[Q, A any](a *Agent, fn func(*release.Path, Q) (A, error)) http.HandlerFunc {
+	return handle(func(_ *http.Request, q Q) (A, error) {
+		a.mu.Lock()
+		p := a.path
+		a.mu.Unlock()
+		if p == nil {
+			var none A
+			return none, errors.New("no release path is open")
+		}
+		return fn(p, q)
+	})
+}
+
+func writeError(w http.ResponseWriter, err error) {
+	w.WriteHeader(http.StatusUnprocessableEntity)
+	text := err.Error()
+	if len(text) > 4<<10 {
+		text = text[:4<<10]
+	}
+	_ = json.NewEncoder(w).Encode(wire.Error{Error: text, Exists: errors.Is(err, release.ErrExists)})
+}
+
+func facts() (wire.Facts, error) {
+	f := wire.Facts{OS: runtime.GOOS, Arch: runtime.GOARCH, UID: os.Getuid(), Home: os.Getenv("HOME"), Path: os.Getenv("PATH"), Shell: "sh"}
+	f.Hostname, _ = os.Hostname()
+	if u, err := user.Current(); err == nil {
+		f.User = u.Username
+	}
+	if _, err := exec.LookPath("bash"); err == nil {
+		f.Shell = "bash"
+	}
+	return f, nil
+}
+
+func found(f *deploy.Found, err error) (wire.Found, error) {
+	if err != nil {
+		return wire.Found{}, err
+	}
+	return wire.Found{Intent: f.Intent, Foreign: f.Foreign, Current: f.Current, Lines: f.Lines}, nil
+}
+
+func (a *Agent) openRelease(r *http.Request, q wire.OpenRelease) (wire.Found, error) {
+	if !filepath.IsAbs(q.Path) || filepath.Clean(q.Path) != q.Path || q.Path == "/" {
+		return wire.Found{}, fmt.Errorf("%q is not a release path", q.Path)
+	}
+	if err := a.state.buryDead(); err != nil {
+		return wire.Found{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.path != nil {
+		return wire.Found{}, errors.New("a release path is open already")
+	}
+	p, err := release.Open(r.Context(), q.Path, release.Owner{Daemon: q.Daemon, Run: q.Run, Job: q.Job, Attempt: q.Attempt})
+	if err != nil {
+		return wire.Found{}, err
+	}
+	f, err := found(p.Found())
+	if err != nil {
+		p.Close()
+		return f, err
+	}
+	a.path = p
+	return f, nil
+}
+
+var workspaceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
+
+func (a *Agent) openWorkspace(_ *http.Request, q wire.Workspace) (wire.Dir, error) {
+	if !workspaceName.MatchString(q.Name) {
+		return wire.Dir{}, fmt.Errorf("%q is not the name of a workspace", q.Name)
+	}
+	if err := a.state.buryDead(); err != nil {
+		return wire.Dir{}, err
+	}
+	dir := filepath.Join(a.state.work(), q.Name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return wire.Dir{}, fmt.Errorf("making the workspace: %w", err)
+	}
+	a.mu.Lock()
+	a.workspace = dir
+	a.mu.Unlock()
+	return wire.Dir{Dir: dir}, nil
+}
+
+// workDir is a directory for files of the agent's own; empty (the system's
+// temporary directory) when it cannot be made.
+func (a *Agent) workDir() string {
+	dir := filepath.Join(a.state.work(), ".files")
+	if os.MkdirAll(dir, 0o700) != nil {
+		return ""
+	}
+	return dir
+}
+
+func (a *Agent) cancelStep(_ *http.Request, q wire.Cancel) (wire.Empty, error) {
+	a.mu.Lock()
+	s := a.steps[q.ID]
+	a.canceled[q.ID] = true
+	a.mu.Unlock()
+	if s != nil {
+		s.stop(stopCanceled)
+	}
+	return wire.Empty{}, nil
+}
+
+var variableName = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
+
+// putFile keeps a file for the steps, which find its path in a variable.
+func (a *Agent) putFile(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	if !variableName.MatchString(name) {
+		writeError(w, fmt.Errorf("%q is not the name of a variable", name))
+		return
+	}
+	path := filepath.Join(a.workDir(), strings.ToLower(name))
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err == nil {
+		_, err = io.Copy(f, io.LimitReader(r.Body, wire.FileMost))
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		writeError(w, fmt.Errorf("keeping a file for the steps: %w", err))
+		return
+	}
+	a.mu.Lock()
+	a.files[name] = path
+	a.mu.Unlock()
+	_ = json.NewEncoder(w).Encode(wire.Empty{})
+}
+
+// putTree writes a tree into the workspace or the release that is being made.
+func (a *Agent) putTree(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	dir := a.workspace
+	if a.path != nil {
+		dir = a.path.Dir()
+	}
+	a.mu.Unlock()
+	if dir == "" {
+		writeError(w, errors.New("no directory is open"))
+		return
+	}
+	if err := writeTree(dir, bufio.NewReaderSize(r.Body, 256<<10)); err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			err = fmt.Errorf("no space left in %s", dir)
+		}
+		writeError(w, err)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(wire.Empty{})
+}
+
+// writeTree writes files below dir and nowhere else: what the tree's own links
+// point to is never followed out of it.
+func writeTree(dir string, r *bufio.Reader) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	made := map[string]bool{".": true}
+	return wire.ReadTree(r, func(f deploy.TreeFile, content io.Reader) error {
+		if err := validPath(f.Path); err != nil {
+			return err
+		}
+		if parent := filepath.Dir(f.Path); !made[parent] {
+			if err := root.MkdirAll(parent, 0o755); err != nil {
+				return fmt.Errorf("making %s: %w", parent, err)
+			}
+			made[parent] = true
+		}
+		if f.Mode == deploy.TreeSymlink {
+			target, err := io.ReadAll(io.LimitReader(content, wire.NameMost))
+			if err != nil {
+				return err
+			}
+			return root.Symlink(string(target), f.Path)
+		}
+		mode := fs.FileMode(0o644)
+		if f.Mode == deploy.TreeExecutable {
+			mode = 0o755
+		}
+		file, err := root.OpenFile(f.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+		if err != nil {
+			return fmt.Errorf("writing %q: %w", f.Path, err)
+		}
+		_, err = io.Copy(file, content)
+		if err = errors.Join(err, file.Close()); err != nil {
+			return fmt.Errorf("writing %q: %w", f.Path, err)
+		}
+		return nil
+	})
+}
+
+// validPath refuses what may not stand in a tree, whoever sent it.
+func validPath(p string) error {
+	if strings.IndexByte(p, 0) >= 0 || filepath.IsAbs(p) {
+		return fmt.Errorf("the tree has the path %q", p)
+	}
+	for part := range strings.SplitSeq(p, "/") {
+		if part == "" || part == "." || part == ".." || strings.EqualFold(part, ".git") {
+			return fmt.Errorf("the tree has the path %q", p)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,379 @@
+// Package wire is what the two ends of an agent's connection say to each
+// other: the first line, the routes, their JSON, and the framing of output and
+// trees. It does nothing by itself.
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"deployhook/internal/deploy"
+)
+
+// Protocol is the version of all this. Ends of different protocols do not talk.
+const Protocol = 1
+
+// Bounds of what one end believes of the other, in bytes.
+const (
+	BannerMost = 64 << 10 // before the first line
+	JSONMost   = 1 << 20
+	FrameMost  = 64 << 10
+	NameMost   = 4 << 10 // of a path in a tree
+	FileMost   = 32 << 20
+	HeaderMost = 64 << 10
+)
+
+// Pings: both ends send one when nothing came for PingEvery, and give the
+// other up when PingWait later still nothing has.
+const (
+	PingEvery = 10 * time.Second
+	PingWait  = 20 * time.Second
+)
+
+// Routes. All are POST.
+const (
+	RouteFacts     = "/facts"
+	RouteWorkspace = "/workspace"
+	RouteTree      = "/tree"
+	RouteFile      = "/file/" // and a name
+	RouteStep      = "/step"
+	RouteCancel    = "/cancel"
+	RouteOpen      = "/release/open"
+	RouteLook      = "/release/look"
+	RouteSweep     = "/release/sweep"
+	RoutePrepare   = "/release/prepare"
+	RouteShared    = "/release/shared"
+	RoutePrepared  = "/release/prepared"
+	RouteActivate  = "/release/activate"
+	RouteLive      = "/release/live"
+	RouteUndo      = "/release/undo"
+	RouteUndone    = "/release/undone"
+	RouteBad       = "/release/bad"
+	RouteDrop      = "/release/drop"
+	RouteAbandon   = "/release/abandon"
+	RoutePrune     = "/release/prune"
+)
+
+// Environment variables between the two ends and to steps.
+const (
+	StateVariable  = "DEPLOYHOOK_AGENT_STATE" // where an agent keeps workspaces and its mark
+	MarkerVariable = "DEPLOYHOOK_MARKER"      // in every step: which agent started it
+)
+
+// Empty is a request or answer without content.
+type Empty struct{}
+
+// Error is the answer of a call that failed.
+type Error struct {
+	Error  string `json:"error"`
+	Exists bool   `json:"exists,omitempty"` // the release's name is taken
+}
+
+// Facts are what an agent knows of its machine.
+type Facts struct {
+	OS       string `json:"os"`
+	Arch     string `json:"arch"`
+	Hostname string `json:"hostname"`
+	User     string `json:"user"`
+	UID      int    `json:"uid"`
+	Home     string `json:"home"`
+	Path     string `json:"path"`
+	Shell    string `json:"shell"` // bash or sh
+}
+
+// Workspace asks for a fresh directory.
+type Workspace struct {
+	Name string `json:"name"`
+}
+
+// Dir is where something was made.
+type Dir struct {
+	Dir string `json:"dir"`
+}
+
+// OpenRelease asks for the lock of a release path.
+type OpenRelease struct {
+	Path    string `json:"path"`
+	Daemon  string `json:"daemon"`
+	Run     int64  `json:"run"`
+	Job     string `json:"job"`
+	Attempt int    `json:"attempt"`
+}
+
+// Found is deploy.Found.
+type Found struct {
+	Intent  *deploy.Intent       `json:"intent"`
+	Foreign string               `json:"foreign"`
+	Current string               `json:"current"`
+	Lines   []deploy.ReleaseLine `json:"lines"`
+}
+
+// Prepare asks for a release to be made.
+type Prepare struct {
+	Release     string   `json:"release"`
+	Repository  string   `json:"repository"`
+	Commit      string   `json:"commit"`
+	Files       int      `json:"files"`
+	Bytes       int64    `json:"bytes"`
+	SharedDirs  []string `json:"shared_dirs"`
+	SharedFiles []string `json:"shared_files"`
+}
+
+// Activate asks for a switch.
+type Activate struct {
+	To   string `json:"to"`
+	Pops bool   `json:"pops"`
+}
+
+// From says where current points after an undo.
+type From struct {
+	From string `json:"from"`
+}
+
+// Path names a release path.
+type Path struct {
+	Path string `json:"path"`
+}
+
+// Prune says how many releases stay; the answer which went.
+type Prune struct {
+	Keep       int `json:"keep"`
+	KeepFailed int `json:"keep_failed"`
+}
+
+// Pruned names the releases that are gone.
+type Pruned struct {
+	Removed []string `json:"removed"`
+	Warning string   `json:"warning"`
+}
+
+// Step is one command.
+type Step struct {
+	ID      string   `json:"id"`
+	Command string   `json:"command"`
+	Shell   string   `json:"shell"`
+	Dir     string   `json:"dir"`
+	Env     []string `json:"env"`   // KEY=value
+	Path    []string `json:"path"`  // before PATH
+	Files   []string `json:"files"` // variables whose value is the path of a file that was sent
+	Timeout int64    `json:"timeout_ms"`
+}
+
+// Result is how a step ended.
+type Result struct {
+	ExitCode *int     `json:"exit_code"`
+	Signal   string   `json:"signal"`
+	TimedOut bool     `json:"timed_out"`
+	Canceled bool     `json:"canceled"`
+	Error    string   `json:"error"`
+	LeftOver []string `json:"left_over"` // names of the processes that it left running
+}
+
+// Cancel names the step to end.
+type Cancel struct {
+	ID string `json:"id"`
+}
+
+// Hello writes the first line of an agent.
+func Hello(w io.Writer, version, nonce string) error {
+	_, err := fmt.Fprintf(w, "deployhook-agent %d %s %s\n", Protocol, version, nonce)
+	return err
+}
+
+// ReadHello reads the first line, past what a login may print before it. It
+// reads byte by byte: what follows belongs to the connection.
+func ReadHello(r io.Reader) (version, nonce string, banner []byte, err error) {
+	var line []byte
+	one := make([]byte, 1)
+	for total := 0; total < BannerMost; total++ {
+		if _, err := io.ReadFull(r, one); err != nil {
+			return "", "", banner, fmt.Errorf("no agent answered: %w", err)
+		}
+		if one[0] != '\n' {
+			line = append(line, one[0])
+			continue
+		}
+		version, nonce, ok, err := parseHello(string(line))
+		if ok || err != nil {
+			return version, nonce, banner, err
+		}
+		banner = append(append(banner, line...), '\n')
+		line = nil
+	}
+	return "", "", banner, errors.New("no agent answered within the first 64 KiB")
+}
+
+func parseHello(line string) (version, nonce string, ok bool, err error) {
+	f := strings.Fields(strings.TrimRight(line, "\r"))
+	if len(f) != 4 || f[0] != "deployhook-agent" {
+		return "", "", false, nil
+	}
+	n, err := strconv.Atoi(f[1])
+	if err != nil {
+		return "", "", false, nil
+	}
+	if n != Protocol {
+		return "", "", false, fmt.Errorf("restart deployhook: agent %s speaks protocol %d, the daemon %d", f[2], n, Protocol)
+	}
+	return f[2], f[3], true, nil
+}
+
+// Decode reads JSON strictly and within its bound.
+func Decode(r io.Reader, v any) error {
+	b, err := io.ReadAll(io.LimitReader(r, JSONMost+1))
+	if err != nil {
+		return err
+	}
+	if len(b) > JSONMost {
+		return fmt.Errorf("the message is over %d bytes", JSONMost)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the message")
+	}
+	return nil
+}
+
+// Frame kinds of a step's answer.
+const (
+	FrameStdout byte = 1
+	FrameStderr byte = 2
+	FrameResult byte = 3 // JSON of Result, the last
+)
+
+// WriteFrame writes one frame: kind, length, content.
+func WriteFrame(w io.Writer, kind byte, content []byte) error {
+	head := [5]byte{kind}
+	binary.BigEndian.PutUint32(head[1:], uint32(len(content)))
+	if _, err := w.Write(head[:]); err != nil {
+		return err
+	}
+	_, err := w.Write(content)
+	return err
+}
+
+// ReadFrame reads one frame into buf, which it may grow up to the bound.
+func ReadFrame(r io.Reader, buf []byte) (kind byte, content []byte, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	most := uint32(FrameMost)
+	if head[0] == FrameResult {
+		most = JSONMost
+	}
+	if n > most || head[0] < FrameStdout || head[0] > FrameResult {
+		return 0, nil, errors.New("the agent sent a frame that is none")
+	}
+	if uint32(cap(buf)) < n {
+		buf = make([]byte, n)
+	}
+	buf = buf[:n]
+	if _, err := io.ReadFull(r, buf); err != nil {
+		return 0, nil, err
+	}
+	return head[0], buf, nil
+}
+
+// Modes of files in a tree.
+var treeModes = []deploy.TreeMode{1: deploy.TreePlain, 2: deploy.TreeExecutable, 3: deploy.TreeSymlink}
+
+// WriteFile writes one file of a tree; content has f.Size bytes.
+func WriteFile(w *bufio.Writer, f deploy.TreeFile, content io.Reader) error {
+	mode := byte(0)
+	for i, m := range treeModes {
+		if m == f.Mode {
+			mode = byte(i)
+		}
+	}
+	if mode == 0 || len(f.Path) == 0 || len(f.Path) > NameMost || f.Size < 0 {
+		return fmt.Errorf("%q cannot be sent", f.Path)
+	}
+	head := binary.AppendUvarint(nil, uint64(len(f.Path)))
+	head = append(head, f.Path...)
+	head = binary.AppendUvarint(append(head, mode), uint64(f.Size))
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	n, err := io.Copy(w, io.LimitReader(content, f.Size))
+	if err == nil && n != f.Size {
+		err = fmt.Errorf("%q has %d bytes, not %d", f.Path, n, f.Size)
+	}
+	return err
+}
+
+// EndTree marks the end of a tree: without it a tree is cut short.
+func EndTree(w *bufio.Writer) error {
+	if err := w.WriteByte(0); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+// ReadTree reads a tree; fn reads each file's content, what it leaves is
+// passed over.
+func ReadTree(r *bufio.Reader, fn func(f deploy.TreeFile, content io.Reader) error) error {
+	for {
+		n, err := binary.ReadUvarint(r)
+		if err != nil {
+			return fmt.Errorf("the tree was cut short: %w", err)
+		}
+		if n == 0 {
+			return nil
+		}
+		if n > NameMost {
+			return errors.New("a path in the tree is too long")
+		}
+		name := make([]byte, n)
+		if _, err := io.ReadFull(r, name); err != nil {
+			return fmt.Errorf("the tree was cut short: %w", err)
+		}
+		mode, err := r.ReadByte()
+		if err != nil {
+			return fmt.Errorf("the tree was cut short: %w", err)
+		}
+		size, err := binary.ReadUvarint(r)
+		if err != nil {
+			return fmt.Errorf("the tree was cut short: %w", err)
+		}
+		if mode == 0 || int(mode) >= len(treeModes) || size > 1<<40 {
+			return errors.New("the tree has a file that is none")
+		}
+		content := &io.LimitedReader{R: r, N: int64(size)}
+		if err := fn(deploy.TreeFile{Path: string(name), Mode: treeModes[mode], Size: int64(size)}, content); err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.Discard, content); err != nil || content.N > 0 {
+			return errors.New("the tree was cut short")
+		}
+	}
+}
+
+// Protocols are the HTTP versions of both ends: HTTP/2 without TLS, alone.
+func Protocols() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
+// HTTP2 is the configuration of both ends.
+func HTTP2() *http.HTTP2Config {
+	return &http.HTTP2Config{
+		SendPingTimeout: PingEvery, PingTimeout: PingWait,
+		MaxReadFrameSize: 1 << 18, MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 1 << 20,
+	}
+}

@@ -1,0 +1,195 @@
+package release
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"deployhook/internal/deploy"
+)
+
+// Activate points current to a release that is whole: the journal first, then
+// the link under a name of its own, then rename. pops marks a rollback to the
+// release below the top of the stack.
+func (p *Path) Activate(to string, pops bool) error {
+	if !deploy.ValidReleaseID(to) {
+		return fmt.Errorf("%q is not the name of a release", to)
+	}
+	if st, err := os.Stat(filepath.Join(p.root, "releases", to)); err != nil || !st.IsDir() {
+		return fmt.Errorf("release %s is not there", to)
+	}
+	if in, foreign := p.readIntent(); in != nil || foreign != "" {
+		return errors.New("an unfinished switch is here")
+	}
+	from, err := p.current()
+	if err != nil {
+		return err
+	}
+	if from != "" && !deploy.ValidReleaseID(strings.TrimPrefix(from, "releases/")) {
+		return fmt.Errorf("%s/current points to %s, which is no release: move it away first", p.root, from)
+	}
+	if to != p.release {
+		p.release, p.spec = to, p.specOf(to)
+	}
+	if err := syncTree(p.Dir()); err != nil {
+		return err
+	}
+	in := deploy.Intent{
+		Format: deploy.IntentFormat, Daemon: p.owner.Daemon, Run: p.owner.Run, Job: p.owner.Job, Attempt: p.owner.Attempt,
+		From: from, To: "releases/" + to, Phase: deploy.Switching, Pops: pops,
+	}
+	reached("before-intent")
+	if err := p.writeIntent(in); err != nil {
+		return err
+	}
+	p.intent = &in
+	reached("intent-written")
+	if err := p.link(in.To); err != nil {
+		return err
+	}
+	reached("linked")
+	in.Phase = deploy.Proving
+	err = p.writeIntent(in)
+	reached("phase-proving")
+	return err
+}
+
+// specOf reads from the journal what a release was made of.
+func (p *Path) specOf(id string) Spec {
+	s := Spec{Release: id}
+	lines, err := p.readLines()
+	if err != nil {
+		return s
+	}
+	for _, l := range lines {
+		if l.Release == id && l.Commit != "" {
+			s.Commit, s.Repository = l.Commit, l.Repository
+		}
+	}
+	return s
+}
+
+// link points current to a target in one step: whoever looks sees the old one
+// or the new one.
+func (p *Path) link(target string) error {
+	temp := filepath.Join(p.root, ".current-"+unique())
+	if err := os.Symlink(target, temp); err != nil {
+		return sentence(p.root, err)
+	}
+	reached("temporary-link")
+	if err := os.Rename(temp, filepath.Join(p.root, "current")); err != nil {
+		os.Remove(temp)
+		return sentence(p.root, err)
+	}
+	return syncDir(p.root)
+}
+
+// syncTree writes everything of the release's file system to disk.
+func syncTree(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return fmt.Errorf("writing %s to disk: %w", dir, err)
+	}
+	return nil
+}
+
+// take makes an intent found in the journal this owner's own.
+func (p *Path) take() error {
+	if p.intent != nil {
+		return nil
+	}
+	in, foreign := p.readIntent()
+	if foreign != "" {
+		return errors.New(foreign)
+	}
+	if in == nil {
+		return errors.New("there is no unfinished switch")
+	}
+	id, ok := strings.CutPrefix(in.To, "releases/")
+	if !ok || !deploy.ValidReleaseID(id) {
+		return errors.New("the unfinished switch names no release")
+	}
+	p.intent, p.release, p.spec = in, id, p.specOf(id)
+	return nil
+}
+
+// Live records that the release is live and healthy, and ends the switch.
+func (p *Path) Live() error {
+	if err := p.take(); err != nil {
+		return err
+	}
+	l := p.ours(deploy.ReleaseLive)
+	l.Pops = p.intent.Pops
+	reached("before-live-line")
+	if err := p.line(l); err != nil {
+		return err
+	}
+	reached("live-line")
+	return p.end("intent-removed")
+}
+
+// end removes the intent: the switch is over.
+func (p *Path) end(point string) error {
+	if err := p.removeIntent(); err != nil {
+		return err
+	}
+	p.intent = nil
+	reached(point)
+	return nil
+}
+
+// Undo points current back to where it was, and removes it when this was the
+// first release. It returns where current points now: "releases/<id>" or empty.
+func (p *Path) Undo() (string, error) {
+	if err := p.take(); err != nil {
+		return "", err
+	}
+	p.intent.Phase = deploy.Undoing
+	if err := p.writeIntent(*p.intent); err != nil {
+		return "", err
+	}
+	reached("undo-intent")
+	if p.intent.From == "" {
+		if err := os.Remove(filepath.Join(p.root, "current")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if err := syncDir(p.root); err != nil {
+			return "", err
+		}
+	} else if err := p.link(p.intent.From); err != nil {
+		return "", err
+	}
+	reached("undo-linked")
+	return p.intent.From, nil
+}
+
+// Undone marks the release bad and ends the switch.
+func (p *Path) Undone() error {
+	if err := p.take(); err != nil {
+		return err
+	}
+	if err := p.line(p.ours(deploy.ReleaseBad)); err != nil {
+		return err
+	}
+	reached("bad-line")
+	return p.end("undone")
+}
+
+// DropIntent ends a switch that was announced and not made.
+func (p *Path) DropIntent() error {
+	reached("before-drop")
+	return p.end("dropped")
+}
+
+// Abandon drops the unfinished switch of a path, whoever began it, and leaves
+// current where it points.
+func (p *Path) Abandon() error { return p.end("abandoned") }

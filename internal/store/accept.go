@@ -1,0 +1,294 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"deployhook/internal/deploy"
+)
+
+// laneWindow is how many pushes of a ref are put in order anew when one comes
+// out of order.
+const laneWindow = 200
+
+// Accept stores a delivery and the runs that it starts in one transaction, on
+// disk before it returns.
+//
+// A delivery is known by hook and key, with SameBody by hook and body too: a
+// second one of a delivery that started runs changes nothing and returns the
+// first receipt, as a duplicate. One that started none is planned anew: runs
+// are made for it. The same key with another body is [deploy.ErrConflict]. A
+// disk without room is [deploy.ErrFull].
+//
+// Older runs of the lane that have not started end when the push goes on from
+// the lane's newest.
+func (s *Store) Accept(ctx context.Context, d *deploy.Delivery, runs []deploy.NewRun) (deploy.Receipt, error) {
+	body := compress(d.Body)
+	var rc deploy.Receipt
+	err := s.write(ctx, func(t *tx) error {
+		rc = deploy.Receipt{Message: d.Message}
+		known, err := t.known(d)
+		if err != nil {
+			return err
+		}
+		if known.id != 0 {
+			rc.Delivery, rc.Duplicate = known.id, true
+			if rc.Runs, err = t.runsOf(known.id); err != nil {
+				return err
+			}
+			if len(rc.Runs) > 0 {
+				rc.Message = known.message
+				return nil
+			}
+			if len(runs) == 0 {
+				return nil
+			}
+			rc.Duplicate = false
+		}
+		return t.accept(d, runs, body, &rc)
+	})
+	return rc, err
+}
+
+type knownDelivery struct {
+	id      int64
+	message string
+}
+
+// known finds the delivery that d repeats.
+func (t *tx) known(d *deploy.Delivery) (k knownDelivery, err error) {
+	if d.Key != "" {
+		var hash string
+		found, err := t.row(`SELECT id, body_hash, message FROM deliveries WHERE hook = ? AND key = ? AND key != ''`,
+			[]any{d.Hook, d.Key}, &k.id, &hash, &k.message)
+		if err != nil || found && hash == d.BodyHash {
+			return k, err
+		}
+		if found {
+			return k, deploy.ErrConflict
+		}
+	}
+	if d.SameBody {
+		_, err = t.row(`SELECT id, message FROM deliveries WHERE hook = ? AND body_hash = ? AND same_body = 1 ORDER BY id DESC LIMIT 1`,
+			[]any{d.Hook, d.BodyHash}, &k.id, &k.message)
+	}
+	return k, err
+}
+
+// accept writes a delivery that is new, or known without runs (rc.Delivery).
+func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *deploy.Receipt) error {
+	why, err := json.Marshal(d.Why)
+	if err != nil {
+		return err
+	}
+	if rc.Delivery == 0 {
+		rc.Delivery, err = t.insert(`INSERT INTO deliveries (hook, key, body_hash, same_body, event, received_ms, message, why, body)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			d.Hook, d.Key, d.BodyHash, d.SameBody, d.Event, ms(d.Received), d.Message, string(why), body)
+	} else {
+		err = t.exec(`UPDATE deliveries SET message = ?, why = ?, body = ? WHERE id = ?`, d.Message, string(why), body, rc.Delivery)
+	}
+	if err != nil {
+		return err
+	}
+	t.w.order++
+	order, push, follows := t.w.order, int64(0), false
+	if d.Push != nil {
+		if push, follows, err = t.push(rc.Delivery, d.Push, order); err != nil {
+			return err
+		}
+	}
+	for i := range runs {
+		id, err := t.newRun(&runs[i], rc.Delivery, push, order, d.Received)
+		if err != nil {
+			return err
+		}
+		rc.Runs = append(rc.Runs, id)
+	}
+	if d.Push != nil && !follows {
+		return t.reorder(d.Push)
+	}
+	for i := range runs {
+		if follows && runs[i].Queue == deploy.QueueLatest {
+			if err := t.supersede(&runs[i], rc.Runs[i], order, d.Received); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// push stores where a ref moved, and says whether it goes on from the lane's
+// newest push.
+func (t *tx) push(delivery int64, p *deploy.RefMove, order int64) (id int64, follows bool, err error) {
+	var newest string
+	found, err := t.row(`SELECT after_sha FROM pushes WHERE repository = ? AND ref = ? ORDER BY ord DESC LIMIT 1`,
+		[]any{p.Repository, p.Ref}, &newest)
+	if err != nil {
+		return 0, false, err
+	}
+	id, err = t.insert(`INSERT INTO pushes (delivery, repository, ref, before_sha, after_sha, ord) VALUES (?, ?, ?, ?, ?, ?)`,
+		delivery, p.Repository, p.Ref, p.Before, p.After, order)
+	return id, !found || newest == p.Before, err
+}
+
+// reorder puts the last pushes of a lane, and the runs that they started, in
+// the order that their commits tell.
+func (t *tx) reorder(p *deploy.RefMove) error {
+	var ids, orders []int64
+	var moves []deploy.RefMove
+	err := t.each(func(rows *sql.Rows) error {
+		var id, ord int64
+		var m deploy.RefMove
+		if err := rows.Scan(&id, &ord, &m.Before, &m.After); err != nil {
+			return err
+		}
+		ids, orders, moves = append(ids, id), append(orders, ord), append(moves, m)
+		return nil
+	}, `SELECT id, ord, before_sha, after_sha FROM (
+			SELECT id, ord, before_sha, after_sha FROM pushes WHERE repository = ? AND ref = ? ORDER BY ord DESC LIMIT ?
+		) ORDER BY id`, p.Repository, p.Ref, laneWindow)
+	if err != nil {
+		return err
+	}
+	slots := sorted(orders)
+	for place, k := range deploy.OrderLane(moves) {
+		if orders[k] == slots[place] {
+			continue
+		}
+		if err := t.exec(`UPDATE pushes SET ord = ? WHERE id = ?`, slots[place], ids[k]); err != nil {
+			return err
+		}
+		if err := t.exec(`UPDATE runs SET ord = ? WHERE push = ?`, slots[place], ids[k]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// supersede ends the older runs of the lane that have not started a job.
+func (t *tx) supersede(r *deploy.NewRun, id, order int64, at time.Time) error {
+	var old []int64
+	err := t.each(func(rows *sql.Rows) error {
+		var run int64
+		err := rows.Scan(&run)
+		old = append(old, run)
+		return err
+	}, `SELECT id FROM runs WHERE pipeline = ? AND ref = ? AND state IN ('queued', 'waiting') AND id != ? AND ord < ? AND event != 'rollback'
+			AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.run = runs.id AND attempt > 0)`,
+		r.Pipeline, r.Ref, id, order)
+	if err != nil {
+		return err
+	}
+	for _, run := range old {
+		cause := fmt.Sprintf("superseded by run %d; retry %d brings it back", id, run)
+		err := t.exec(`UPDATE jobs SET state = 'canceled', cause = ?, waiting_for = '', ended_ms = ? WHERE run = ? AND state IN ('queued', 'waiting') AND attempt = 0`,
+			cause, ms(at), run)
+		if err != nil {
+			return err
+		}
+		if err := t.settle(run, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newRun inserts a run and its jobs.
+func (t *tx) newRun(r *deploy.NewRun, delivery, push, order int64, at time.Time) (int64, error) {
+	inputs := "{}"
+	if len(r.Inputs) > 0 {
+		b, err := json.Marshal(r.Inputs)
+		if err != nil {
+			return 0, err
+		}
+		inputs = string(b)
+	}
+	id, err := t.insert(`INSERT INTO runs (delivery, push, pipeline, config, event, hook, repository, ref, before_sha, commit_sha, actor,
+			message, inputs, queue, deferred, forced, force, retry_of, keep_order, target, pops, ord, state, created_ms)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?)`,
+		delivery, push, r.Pipeline, r.Config, r.Event, r.Hook, r.Repository, r.Ref, r.Before, r.Commit, r.Actor,
+		r.Message, inputs, r.Queue, r.Deferred, r.Forced, r.Force, r.RetryOf, r.KeepOrder, r.Target, r.Pops, order, ms(at))
+	if err != nil {
+		return 0, err
+	}
+	for i := range r.Jobs {
+		j := &r.Jobs[i]
+		err := t.exec(`INSERT INTO jobs (run, name, position, needs, hosts, deploys, path, grp, ready, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')`,
+			id, j.Name, i, strings.Join(j.Needs, ","), strings.Join(j.Hosts, ","), j.Deploys, j.Path, j.Group, j.Ready)
+		if err != nil {
+			return 0, err
+		}
+	}
+	t.wake = true
+	return id, nil
+}
+
+// Create makes a run that no delivery brings: by hand, as a retry, as a
+// rollback. A retry keeps the delivery of the run that it retries, and with
+// KeepOrder its place in the lane. The moves are made in the same transaction.
+func (s *Store) Create(ctx context.Context, r deploy.NewRun, cancel []deploy.Move) (int64, error) {
+	var id int64
+	err := s.write(ctx, func(t *tx) error {
+		t.w.order++
+		order, now := t.w.order, time.Now()
+		var delivery, push, old int64
+		if r.RetryOf != 0 {
+			found, err := t.row(`SELECT delivery, push, ord FROM runs WHERE id = ?`, []any{r.RetryOf}, &delivery, &push, &old)
+			if err != nil {
+				return err
+			}
+			if !found {
+				return fmt.Errorf("run %d: %w", r.RetryOf, deploy.ErrNotFound)
+			}
+			if r.KeepOrder {
+				order = old
+			} else {
+				push = 0
+			}
+		}
+		var err error
+		if id, err = t.newRun(&r, delivery, push, order, now); err != nil {
+			return err
+		}
+		for i := range cancel {
+			if err := t.apply(&cancel[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return id, err
+}
+
+// runsOf lists the runs that a delivery started, retries left out.
+func (t *tx) runsOf(delivery int64) ([]int64, error) {
+	var ids []int64
+	err := t.each(func(rows *sql.Rows) error {
+		var id int64
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, `SELECT id FROM runs WHERE delivery = ? AND delivery != 0 AND retry_of = 0 ORDER BY id`, delivery)
+	return ids, err
+}
+
+// ms is a time as the database has it: milliseconds, 0 for none.
+func ms(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// timeOf is the opposite of ms.
+func timeOf(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}

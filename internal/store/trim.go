@@ -1,0 +1,46 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// What is kept without being asked: the rest goes by itself, a little at each
+// call of Trim.
+const (
+	keepBodies = 10_000               // deliveries whose body stays, the newest
+	keepLogs   = 1_000                // runs whose log stays, the newest
+	keepHashes = 365 * 24 * time.Hour // how long a redelivery is known
+	trimStep   = 200                  // rows of a kind that one call removes
+)
+
+// Trim removes what is too old to be kept: bodies of deliveries, logs of runs,
+// and after a year deliveries themselves. It does a little at a time, so that
+// nothing waits for it, and says whether there is more to do.
+func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) {
+	err = s.write(ctx, func(t *tx) error {
+		var total int64
+		for _, q := range []struct {
+			query string
+			args  []any
+		}{
+			{`UPDATE deliveries SET body = NULL WHERE id IN (SELECT id FROM deliveries WHERE body IS NOT NULL AND id <= (SELECT max(id) FROM deliveries) - ? LIMIT ?)`,
+				[]any{keepBodies, trimStep}},
+			{`DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE run <= (SELECT max(id) FROM runs) - ?
+				AND run NOT IN (SELECT id FROM runs WHERE state IN ('queued', 'waiting', 'running')) LIMIT ?)`,
+				[]any{keepLogs, trimStep}},
+			{`DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE received_ms < ?
+				AND id NOT IN (SELECT delivery FROM runs WHERE state IN ('queued', 'waiting', 'running')) LIMIT ?)`,
+				[]any{ms(now.Add(-keepHashes)), trimStep}},
+		} {
+			n, err := t.changed(q.query, q.args...)
+			if err != nil {
+				return err
+			}
+			total += n
+		}
+		more = total > 0
+		return nil
+	})
+	return more, err
+}
