@@ -266,15 +266,25 @@ func TestStepThatKillsOrStopsItsAgentIsNoSuccess(t *testing.T) {
 
 func TestWhatAKilledAgentLeftIsEndedByTheNext(t *testing.T) {
 	state, dir := t.TempDir(), t.TempDir()
-	c := openIn(t, state)
+	h := host.New(host.Options{State: state, Log: quiet()})
+	defer h.Close()
+	c, err := h.Open(t.Context(), deploy.Local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
 	if _, err := c.OpenWorkspace(t.Context(), "1-test-1"); err != nil {
 		t.Fatal(err)
 	}
-	_, err := c.Step(t.Context(), host.Step{ID: "1", Command: "echo $$ > pid; kill -KILL $PPID; sleep 1000", Dir: dir}, func(uint8, []byte) {})
+	_, err = c.Step(t.Context(), host.Step{ID: "1", Command: "echo $$ > pid; kill -KILL $PPID; sleep 1000", Dir: dir}, func(uint8, []byte) {})
 	if !errors.Is(err, host.ErrGone) {
 		t.Fatal(err)
 	}
-	next := openIn(t, state)
+	next, err := h.Open(t.Context(), deploy.Local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
 	ws, err := next.OpenWorkspace(t.Context(), "1-test-2")
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"strings"
 	"time"
@@ -103,12 +102,8 @@ func (j *job) openPath(ctx context.Context, conn *host.Conn) (*deploy.Found, err
 func (j *job) prepare(ctx context.Context, conn *host.Conn, mirror *git.Mirror) error {
 	spec := j.spec.Release
 	p := host.Prepare{Commit: j.run.Commit, Repository: j.run.Repository, SharedDirs: spec.SharedDirs, SharedFiles: spec.SharedFiles}
-	err := j.walk(ctx, mirror)(func(f deploy.TreeFile, _ io.Reader) error {
-		p.Files++
-		p.Bytes += f.Size
-		return nil
-	})
-	if err != nil {
+	var err error
+	if p.Files, p.Bytes, err = mirror.Measure(ctx, j.run.Commit); err != nil {
 		return err
 	}
 	now := time.Now()
