@@ -1,0 +1,231 @@
+package config
+
+import "strings"
+
+// kind is the form of a key's value.
+type kind int
+
+const (
+	section    kind = iota // keys of its own
+	names                  // names that the user chooses, each with a section
+	text                   // one line or a block of text
+	number                 // whole number
+	decimal                // number
+	boolean                // true or false
+	duration               // 90s, 30m, 1h30m
+	size                   // 64 MiB
+	texts                  // a list of texts; one alone may stand without the list
+	variables              // NAME: value; values keep their literal text
+	secret                 // a name of secrets, or an object with its source
+	secretMap              // NAME: secret
+	sections               // a list of sections
+	expression             // an if
+	textOrMap              // a text, or a section
+	flag                   // on.push: a section that may be empty
+)
+
+var kindNames = map[kind]string{
+	section: "section", names: "named sections", text: "text", number: "whole number", decimal: "number", boolean: "true or false",
+	duration: "duration", size: "size", texts: "list of texts", variables: "variables", secret: "secret", secretMap: "variables with secrets",
+	sections: "list of sections", expression: "expression", textOrMap: "text or section", flag: "section",
+}
+
+// key is one line of the table: everything that is known of a key.
+type key struct {
+	path    string // * stands for a name, [] for an item of a list
+	kind    kind
+	def     string   // default, as it would be written
+	allowed []string // the only values; empty = any
+	later   bool     // known, and refused by name: its part is not in this version
+	doc     string
+}
+
+// since is the version in which a key came; all of them came with the first.
+const since = "0.1.0"
+
+// table is every key of deploy.yaml. The reader, the JSON schema, the
+// reference in docs and what check prints all come from it.
+var table = []key{
+	{"server", section, "", nil, false, "How the daemon itself runs. Each key can also be set by a variable (`DEPLOYHOOK_SERVER_LISTEN`) or a flag (`--server-listen`): a flag counts over a variable, a variable over the file."},
+	{"server.listen", text, "127.0.0.1:8484", nil, false, "Address for hooks, `/healthz` and `/readyz`."},
+	{"server.dashboard", text, "off", nil, true, "Address of the dashboard, or `off`."},
+	{"server.metrics", text, "off", nil, true, "Address for metrics, or `off`."},
+	{"server.socket", text, "/run/deployhook/control.sock", nil, false, "Control socket: who can open it may do everything."},
+	{"server.agent", section, "", nil, true, "How agents on this machine are started. In this version always as child processes (`spawn`)."},
+	{"server.url", text, "", nil, false, "Where this server is reached from outside; used in `DEPLOYHOOK_RUN_URL`."},
+	{"server.data", text, "/var/lib/deployhook", nil, false, "Directory for the database, mirrors and workspaces."},
+	{"server.database", text, "", nil, false, "Empty for SQLite in `data`; `postgres://` is not available in this version."},
+	{"server.workers", number, "4, or 1 below 1 GB of memory", nil, false, "How many jobs run at once."},
+	{"server.log", section, "", nil, false, "The daemon's own log, on standard error."},
+	{"server.log.level", text, "info", []string{"debug", "info", "warn", "error"}, false, "The least important lines to write."},
+	{"server.log.format", text, "text", []string{"text", "json"}, false, "How lines are written."},
+	{"server.tls", section, "", nil, true, "Certificate and key, for a server without a proxy."},
+	{"server.trusted_proxies", texts, "", nil, true, "Networks whose X-Forwarded-For is believed."},
+	{"server.limits", section, "", nil, false, "Bounds of what others can make the daemon hold."},
+	{"server.limits.body_memory", size, "64 MiB", nil, false, "Bytes of webhook bodies in memory at once; more is answered 503."},
+	{"server.retention", section, "", nil, true, "How long runs and logs are kept."},
+	{"server.shutdown_grace", duration, "30s", nil, false, "How long running jobs may go on when the daemon stops."},
+
+	{"secrets", names, "", nil, false, "Where secrets are read from. A value never stands in this file."},
+	{"secrets.*", section, "", nil, false, "A secret: exactly one of the keys below. Wherever the name of a secret is asked for, such an object may stand too."},
+	{"secrets.*.environment", text, "", nil, false, "Name of a variable of the daemon."},
+	{"secrets.*.file", text, "", nil, false, "Path of a file."},
+	{"secrets.*.credential", text, "", nil, false, "Name of a systemd credential (`LoadCredential=`)."},
+	{"secrets.*.command", text, "", nil, false, "Shell command that prints it, within 10 seconds."},
+
+	{"hooks", names, "", nil, false, "Inbound endpoints: `POST /hooks/NAME`."},
+	{"hooks.*", section, "", nil, false, "One endpoint."},
+	{"hooks.*.provider", text, "github", []string{"github", "generic"}, false, "Who sends to it."},
+	{"hooks.*.secret", secret, "", nil, false, "Key of the signature, 16 characters or more."},
+	{"hooks.*.token", secret, "", nil, false, "Token in the URL (`?token=`) or in `Authorization: Bearer`, 16 characters or more. With a secret too, both must be right."},
+	{"hooks.*.signature", section, "", nil, true, "How a generic sender signs."},
+	{"hooks.*.allow", texts, "", nil, true, "Networks that may send."},
+
+	{"hosts", names, "", nil, true, "Machines over SSH."},
+	{"environments", names, "", nil, true, "staging, production: who may deploy, and when."},
+	{"notify", sections, "", nil, true, "Messages about runs."},
+	{"targets", names, "", nil, true, "Receivers of the application's own events."},
+
+	{"env", variables, "", nil, false, "Variables of every step. `${{ }}` may stand in values."},
+	{"defaults", section, "", nil, false, "What jobs have that do not say otherwise."},
+	{"defaults.shell", text, "bash -eo pipefail, else sh -e", nil, false, "Shell of the steps; `{0}` in it stands for a file with the commands."},
+	{"defaults.timeout", duration, "30m", nil, false, "Time of a step."},
+	{"defaults.working_dir", text, "", nil, false, "Directory of the steps, relative to the workspace or release."},
+	{"defaults.path", texts, "", nil, false, "Directories put before PATH."},
+
+	{"pipelines", names, "", nil, false, "What to do when an event matches."},
+	{"pipelines.*", section, "", nil, false, "One pipeline. Without `repository` it has no commit, and its jobs start in an empty workspace."},
+	{"pipelines.*.repository", text, "", nil, false, "The repository's identity, `github.com/acme/shop`, and where it is fetched from: HTTPS, or SSH when `auth.ssh_key` is given."},
+	{"pipelines.*.clone_url", text, "", nil, false, "Fetch from here instead: an internal mirror, a path."},
+	{"pipelines.*.auth", section, "", nil, false, "How the repository is reached."},
+	{"pipelines.*.auth.ssh_key", secret, "", nil, false, "Private key."},
+	{"pipelines.*.auth.known_hosts", text, "", nil, false, "known_hosts lines; those of GitHub, GitLab, Bitbucket and Codeberg are known."},
+	{"pipelines.*.auth.token", secret, "", nil, false, "Token for HTTPS."},
+	{"pipelines.*.auth.username", text, "x-access-token", nil, false, "User name for HTTPS."},
+	{"pipelines.*.hook", text, "the only hook", nil, false, "The hook whose pushes it takes."},
+	{"pipelines.*.on", section, "", nil, false, "What starts it. Every pipeline can be started by `deployhook trigger` besides."},
+	{"pipelines.*.on.push", flag, "", nil, false, "Pushes. With branches alone tags start nothing, and the other way round."},
+	{"pipelines.*.on.push.branches", texts, "", nil, false, "Globs as on GitHub: `*` stops at a slash, `**` does not, a leading `!` takes back, the last match counts."},
+	{"pipelines.*.on.push.branches_ignore", texts, "", nil, false, "Branches that start nothing; not together with `branches`."},
+	{"pipelines.*.on.push.tags", texts, "", nil, false, "Tags."},
+	{"pipelines.*.on.push.tags_ignore", texts, "", nil, false, "Tags that start nothing; not together with `tags`."},
+	{"pipelines.*.on.push.paths", texts, "", nil, false, "Start only when one of these paths has changed; does not count for tags."},
+	{"pipelines.*.on.push.paths_ignore", texts, "", nil, false, "Start only when another path has changed; not together with `paths`."},
+	{"pipelines.*.on.hook", section, "", nil, false, "Any JSON that comes to a generic hook."},
+	{"pipelines.*.on.hook.name", text, "", nil, false, "The hook."},
+	{"pipelines.*.on.hook.if", expression, "", nil, false, "Which payloads: `payload.type == \"payment.approved\"`."},
+	{"pipelines.*.on.schedule", sections, "", nil, true, "Times."},
+	{"pipelines.*.on.manual", flag, "", nil, true, "Inputs of a start by hand."},
+	{"pipelines.*.on.workflow_run", flag, "", nil, true, "A workflow on GitHub has ended."},
+	{"pipelines.*.on.release", flag, "", nil, true, "A release on the forge."},
+	{"pipelines.*.on.pipeline", section, "", nil, true, "Another pipeline has succeeded."},
+	{"pipelines.*.branch", text, "the repository's default", nil, false, "The branch for events without a commit."},
+	{"pipelines.*.depth", number, "0", nil, false, "Commits of history to fetch; 0 is all."},
+	{"pipelines.*.if", expression, "", nil, false, "A further condition: `message contains \"[deploy]\"`."},
+	{"pipelines.*.env", variables, "", nil, false, "Variables of its steps."},
+	{"pipelines.*.cache", texts, "", nil, true, "Directories kept between test jobs."},
+	{"pipelines.*.concurrency", section, "", nil, false, "What happens to runs that meet."},
+	{"pipelines.*.concurrency.queue", text, "latest", []string{"latest", "all"}, false, "`latest`: of several pushes to one ref only the newest is deployed. `all`: each one, in order."},
+	{"pipelines.*.concurrency.group", text, "", nil, true, "A lock for the whole run."},
+	{"pipelines.*.concurrency.cancel_in_progress", boolean, "", nil, true, "End what runs when a newer push comes."},
+	{"pipelines.*.reconcile", text, "", nil, true, "Find pushes whose webhook was lost."},
+	{"pipelines.*.notify", sections, "", nil, true, "Messages about its runs."},
+	{"pipelines.*.jobs", names, "", nil, false, "Jobs, a chain in the order written: each needs the one before it, unless it says `needs`."},
+
+	{"pipelines.*.jobs.*", section, "", nil, false, "A test job, or with `release` a deploy job."},
+	{"pipelines.*.jobs.*.name", text, "", nil, false, "Its name in lists."},
+	{"pipelines.*.jobs.*.needs", texts, "the job before it", nil, false, "Jobs that must have succeeded; `[]` starts at once."},
+	{"pipelines.*.jobs.*.if", expression, "success()", nil, false, "Whether it runs."},
+	{"pipelines.*.jobs.*.host", text, "local", nil, false, "Where it runs; only `local` in this version."},
+	{"pipelines.*.jobs.*.hosts", texts, "local", nil, false, "Where it runs; only `local` in this version."},
+	{"pipelines.*.jobs.*.env", variables, "", nil, false, "Variables of its steps."},
+	{"pipelines.*.jobs.*.secrets", secretMap, "", nil, false, "Variables whose value is a secret: `VARIABLE: secret`."},
+	{"pipelines.*.jobs.*.timeout", duration, "30m", nil, false, "Time of each step."},
+	{"pipelines.*.jobs.*.shell", text, "bash -eo pipefail, else sh -e", nil, false, "Shell of its steps."},
+	{"pipelines.*.jobs.*.working_dir", text, "", nil, false, "Directory of its steps, relative to the workspace or release."},
+	{"pipelines.*.jobs.*.path", texts, "", nil, false, "Directories put before PATH."},
+	{"pipelines.*.jobs.*.environment", text, "", nil, true, "The environment that it deploys to."},
+	{"pipelines.*.jobs.*.concurrency", section, "", nil, false, "What it must not run beside."},
+	{"pipelines.*.jobs.*.concurrency.group", text, "PIPELINE/JOB for a deploy job", nil, false, "Jobs of one group run one after the other."},
+	{"pipelines.*.jobs.*.on_crash", text, "rerun", []string{"rerun", "stop"}, false, "When the daemon dies during the job: start it again, or leave it to a person."},
+	{"pipelines.*.jobs.*.limits", section, "", nil, true, "Memory, CPU and processes."},
+	{"pipelines.*.jobs.*.artifacts", texts, "", nil, true, "Files for later jobs."},
+	{"pipelines.*.jobs.*.restart", text, "", nil, false, "Command after the switch, and again after a rollback. What it leaves running in the background is ended: let a service manager run the application."},
+	{"pipelines.*.jobs.*.healthcheck", section, "", nil, true, "How a new release proves itself."},
+	{"pipelines.*.jobs.*.rollout", section, "", nil, true, "Several hosts in batches."},
+	{"pipelines.*.jobs.*.before", sections, "", nil, true, "Steps before the switch."},
+	{"pipelines.*.jobs.*.after", sections, "", nil, true, "Steps after the switch."},
+	{"pipelines.*.jobs.*.on_rollback", sections, "", nil, true, "Steps of a rollback."},
+	{"pipelines.*.jobs.*.release", textOrMap, "", nil, false, "Makes this a deploy job: a path, or the section below."},
+	{"pipelines.*.jobs.*.release.path", text, "", nil, false, "Absolute path; it gets `releases/`, `shared/` and `current`."},
+	{"pipelines.*.jobs.*.release.strategy", text, "symlink", []string{"symlink"}, false, "`in_place` is not available in this version."},
+	{"pipelines.*.jobs.*.release.subdir", text, "", nil, true, "Only this directory of the repository."},
+	{"pipelines.*.jobs.*.release.overwrite", boolean, "", nil, true, "Take over files changed by hand."},
+	{"pipelines.*.jobs.*.release.keep", number, "5", nil, false, "Releases that were live and stay, the current one included."},
+	{"pipelines.*.jobs.*.release.keep_failed", number, "2", nil, false, "Releases that failed, or never were live, and stay."},
+	{"pipelines.*.jobs.*.release.shared", section, "", nil, false, "What all releases share."},
+	{"pipelines.*.jobs.*.release.shared.dirs", texts, "", nil, false, "Directories, made where they are missing."},
+	{"pipelines.*.jobs.*.release.shared.files", texts, "", nil, false, "Files, which must be there before the first deploy."},
+	{"pipelines.*.jobs.*.release.copy", texts, "", nil, true, "Paths copied from the release before."},
+
+	{"pipelines.*.jobs.*.steps", sections, "", nil, false, "Shell commands, one after the other."},
+	{"pipelines.*.jobs.*.steps[].name", text, "the command's first line", nil, false, "Its name in lists and logs."},
+	{"pipelines.*.jobs.*.steps[].run", text, "", nil, false, "The command. `${{ }}` is an error here: what an outsider wrote is data, read it from a variable."},
+	{"pipelines.*.jobs.*.steps[].env", variables, "", nil, false, "Variables of this step."},
+	{"pipelines.*.jobs.*.steps[].if", expression, "success()", nil, false, "Whether it runs."},
+	{"pipelines.*.jobs.*.steps[].timeout", duration, "the job's", nil, false, "Its time."},
+	{"pipelines.*.jobs.*.steps[].retry", section, "", nil, false, "Try again when it fails."},
+	{"pipelines.*.jobs.*.steps[].retry.limit", number, "0", nil, false, "Further tries."},
+	{"pipelines.*.jobs.*.steps[].retry.delay", duration, "0s", nil, false, "Time before the second try."},
+	{"pipelines.*.jobs.*.steps[].retry.factor", decimal, "1", nil, false, "Each delay is the one before times this."},
+	{"pipelines.*.jobs.*.steps[].continue_on_error", boolean, "false", nil, false, "Go on when it fails."},
+	{"pipelines.*.jobs.*.steps[].once", boolean, "", nil, true, "On one host only."},
+	{"pipelines.*.jobs.*.steps[].working_dir", text, "", nil, false, "Its directory, relative to the workspace or release."},
+	{"pipelines.*.jobs.*.steps[].shell", text, "", nil, false, "Its shell."},
+	{"pipelines.*.jobs.*.steps[].detach", boolean, "", nil, true, "Let it run on."},
+}
+
+// place is a key with those below it.
+type place struct {
+	key
+	children map[string]*place
+	order    []string
+	any      *place // of names
+	item     *place // of sections
+}
+
+// root is the table as a tree.
+var root = buildPlaces()
+
+func buildPlaces() *place {
+	top := &place{key: key{kind: section}, children: map[string]*place{}}
+	for _, k := range table {
+		at := top
+		for _, part := range strings.Split(strings.ReplaceAll(k.path, "[]", ".[]"), ".") {
+			at = at.child(part)
+		}
+		at.key = k
+	}
+	return top
+}
+
+func (p *place) child(part string) *place {
+	fresh := func() *place { return &place{children: map[string]*place{}} }
+	switch part {
+	case "*":
+		if p.any == nil {
+			p.any = fresh()
+		}
+		return p.any
+	case "[]":
+		if p.item == nil {
+			p.item = fresh()
+		}
+		return p.item
+	}
+	if p.children[part] == nil {
+		p.children[part] = fresh()
+		p.order = append(p.order, part)
+	}
+	return p.children[part]
+}
