@@ -1,0 +1,248 @@
+package web
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"deployhook/internal/deploy"
+)
+
+// routes are all routes of the control socket.
+func routes(s *server) http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("GET /api/runs", handle(s.runs))
+	m.HandleFunc("GET /api/runs/{id}", handle(s.run))
+	m.HandleFunc("GET /api/runs/{id}/log", s.log)
+	m.HandleFunc("POST /api/runs/{id}/cancel", handle(s.cancel))
+	m.HandleFunc("POST /api/runs/{id}/retry", handle(s.retry))
+	m.HandleFunc("POST /api/pipelines/{name}/runs", handle(s.trigger))
+	m.HandleFunc("POST /api/pipelines/{name}/rollback", handle(s.rollback))
+	m.HandleFunc("GET /api/pipelines/{name}/releases", handle(s.releases))
+	m.HandleFunc("POST /api/pipelines/{name}/{hold}", handle(s.hold))
+	m.HandleFunc("POST /api/abandon", handle(s.abandon))
+	m.HandleFunc("GET /api/deliveries", handle(s.deliveries))
+	m.HandleFunc("GET /api/deliveries/{id}", handle(s.delivery))
+	m.HandleFunc("POST /api/deliveries/{id}/replay", handle(s.replay))
+	m.HandleFunc("POST /api/reload", handle(s.reload))
+	return m
+}
+
+func (s *server) runs(r *http.Request) ([]Run, error) {
+	limit, before, err := page(r)
+	if err != nil {
+		return nil, err
+	}
+	q := r.URL.Query()
+	list, err := s.Reader.Runs(r.Context(), deploy.RunFilter{Pipeline: q.Get("pipeline"), State: deploy.State(q.Get("state")), Before: before, Limit: limit})
+	views := []Run{}
+	for i := range list {
+		views = append(views, runView(&list[i]))
+	}
+	return views, err
+}
+
+func (s *server) run(r *http.Request) (Run, error) {
+	n, err := id(r)
+	if err != nil {
+		return Run{}, err
+	}
+	run, err := s.Reader.Run(r.Context(), n)
+	if err != nil {
+		return Run{}, fmt.Errorf("run %d: %w", n, err)
+	}
+	return runView(run), nil
+}
+
+type numbered struct {
+	Run int64 `json:"run"`
+}
+
+type forced struct {
+	Force bool `json:"force"`
+}
+
+type reasoned struct {
+	Reason string `json:"reason"`
+}
+
+type done struct {
+	Message string `json:"message"`
+}
+
+func (s *server) cancel(r *http.Request) (done, error) {
+	n, err := id(r)
+	if err != nil {
+		return done{}, err
+	}
+	return done{fmt.Sprintf("run %d is being canceled", n)}, s.Commands.Cancel(r.Context(), n, actor(r))
+}
+
+func (s *server) retry(r *http.Request) (numbered, error) {
+	n, err := id(r)
+	if err != nil {
+		return numbered{}, err
+	}
+	q, err := body[forced](r)
+	if err != nil {
+		return numbered{}, err
+	}
+	run, err := s.Commands.Retry(r.Context(), deploy.RetryCommand{Run: n, Force: q.Force, Actor: actor(r)})
+	return numbered{run}, err
+}
+
+func (s *server) trigger(r *http.Request) (numbered, error) {
+	c, err := body[deploy.TriggerCommand](r)
+	if err != nil {
+		return numbered{}, err
+	}
+	c.Pipeline, c.Actor = r.PathValue("name"), actor(r)
+	run, err := s.Commands.Trigger(r.Context(), c)
+	return numbered{run}, err
+}
+
+func (s *server) rollback(r *http.Request) (deploy.RollbackReceipt, error) {
+	c, err := body[deploy.RollbackCommand](r)
+	if err != nil {
+		return deploy.RollbackReceipt{}, err
+	}
+	c.Pipeline, c.Actor = r.PathValue("name"), actor(r)
+	return s.Commands.Rollback(r.Context(), c)
+}
+
+func (s *server) releases(r *http.Request) ([]deploy.Release, error) {
+	return s.Commands.Releases(r.Context(), r.PathValue("name"))
+}
+
+func (s *server) hold(r *http.Request) (done, error) {
+	q, err := body[reasoned](r)
+	if err != nil {
+		return done{}, err
+	}
+	name := r.PathValue("name")
+	switch word := r.PathValue("hold"); word {
+	case "hold":
+		return done{name + " is held: its runs wait"}, s.Holds.Hold(r.Context(), name, actor(r), q.Reason)
+	case "unhold":
+		return done{name + " goes on"}, s.Holds.Unhold(r.Context(), name, actor(r), q.Reason)
+	case "lock":
+		return done{name + " is locked: its release jobs wait"}, s.Holds.Lock(r.Context(), name, actor(r), q.Reason)
+	case "unlock":
+		return done{name + " is unlocked"}, s.Holds.Unlock(r.Context(), name, actor(r), q.Reason)
+	default:
+		return done{}, fmt.Errorf("%w: no command %s", deploy.ErrNotFound, word)
+	}
+}
+
+type place struct {
+	Host string `json:"host"`
+	Path string `json:"path"`
+}
+
+func (s *server) abandon(r *http.Request) (done, error) {
+	q, err := body[place](r)
+	if err != nil {
+		return done{}, err
+	}
+	return done{fmt.Sprintf("the unfinished switch of %s:%s is dropped; current stays where it points", q.Host, q.Path)}, s.Holds.Abandon(r.Context(), q.Host, q.Path, actor(r))
+}
+
+func (s *server) deliveries(r *http.Request) ([]Delivery, error) {
+	limit, before, err := page(r)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.Reader.Deliveries(r.Context(), deploy.DeliveryFilter{Hook: r.URL.Query().Get("hook"), Before: before, Limit: limit})
+	views := []Delivery{}
+	for i := range list {
+		v := deliveryView(&list[i])
+		v.Why = nil
+		views = append(views, v)
+	}
+	return views, err
+}
+
+func (s *server) delivery(r *http.Request) (Delivery, error) {
+	n, err := id(r)
+	if err != nil {
+		return Delivery{}, err
+	}
+	d, err := s.Reader.Delivery(r.Context(), n)
+	if err != nil {
+		return Delivery{}, fmt.Errorf("delivery %d: %w", n, err)
+	}
+	return deliveryView(d), nil
+}
+
+func (s *server) replay(r *http.Request) (Receipt, error) {
+	n, err := id(r)
+	if err != nil {
+		return Receipt{}, err
+	}
+	q, err := body[forced](r)
+	if err != nil {
+		return Receipt{}, err
+	}
+	got, err := s.Replay(r.Context(), n, q.Force, actor(r))
+	return Receipt{Delivery: got.Delivery, Runs: got.Runs, Message: got.Message}, err
+}
+
+func (s *server) reload(r *http.Request) (done, error) {
+	text, err := s.Reload(r.Context())
+	return done{text}, err
+}
+
+// followEvery is how often a log that is followed is looked at again.
+const followEvery = 150 * time.Millisecond
+
+// log streams a run's output, a JSON object a line; with follow until the run
+// has ended.
+func (s *server) log(w http.ResponseWriter, r *http.Request) {
+	n, err := id(r)
+	if err == nil {
+		_, err = s.Reader.Run(r.Context(), n)
+		if err != nil {
+			err = fmt.Errorf("run %d: %w", n, err)
+		}
+	}
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	q := r.URL.Query()
+	f := deploy.LogFilter{Job: q.Get("job"), Step: q.Get("step")}
+	enc := json.NewEncoder(w)
+	flush := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	for {
+		// Asked before the log is read: what a terminal run has is all there.
+		run, err := s.Reader.Run(r.Context(), n)
+		if err != nil {
+			return
+		}
+		err = s.Reader.Log(r.Context(), n, f, func(c deploy.LogChunk) error {
+			f.After = c.ID
+			for _, l := range c.Lines {
+				if err := enc.Encode(lineView(&c, &l)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil || run.State.Terminal() || q.Get("follow") != "true" {
+			return
+		}
+		_ = flush.Flush()
+		select {
+		case <-r.Context().Done():
+			return
+		case <-time.After(followEvery):
+		}
+	}
+}
+
+func lineView(c *deploy.LogChunk, l *deploy.LogLine) Line {
+	stream := []string{"deployhook", "stdout", "stderr"}[min(l.Stream, 2)]
+	return Line{Time: l.Time.UTC(), Job: c.At.Job, Host: c.At.Host, Step: c.StepName, Stream: stream, Text: string(l.Text), Open: l.Open}
+}
