@@ -1,0 +1,28 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) reloadCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "reload",
+		Short:   "Make the daemon read deploy.yaml again",
+		Long:    "The daemon takes the file when it is good, and keeps the old one when it is not: then\nthe exit code is 1. Accepted runs go on with the config they were accepted under.",
+		Example: "  deployhook reload",
+		Args:    args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			text, err := cl.Reload(c.Context())
+			if err == nil {
+				fmt.Fprintln(a.out, text)
+			}
+			return err
+		},
+	}
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"deployhook/internal/web"
+)
+
+// number reads the number of a run or delivery.
+func number(s string) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 1 {
+		return 0, misuse{fmt.Errorf("%q is not a number", s)}
+	}
+	return n, nil
+}
+
+// tailLines is how much of a failed step's output run shows.
+const tailLines = 20
+
+func (a *app) runCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "run RUN",
+		Short:   "Show one run: what failed first, then its jobs and steps",
+		Example: "  deployhook run 42",
+		Args:    args("RUN"),
+		RunE: func(c *cobra.Command, args []string) error {
+			n, err := number(args[0])
+			if err != nil {
+				return err
+			}
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			r, err := cl.Run(c.Context(), n)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.json(r)
+			}
+			if err := a.failure(c, cl, r); err != nil {
+				return err
+			}
+			a.show(r)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// failure prints the last lines of the step that failed.
+func (a *app) failure(c *cobra.Command, cl *web.Client, r web.Run) error {
+	for _, j := range r.Jobs {
+		for _, h := range j.Hosts {
+			for _, s := range h.Steps {
+				if s.State != "failed" || j.State != "failed" {
+					continue
+				}
+				var last []string
+				p := &printer{app: a, emit: func(line string) {
+					if last = append(last, line); len(last) > tailLines {
+						last = last[1:]
+					}
+				}}
+				if err := cl.Log(c.Context(), r.ID, j.Name, s.Name, false, p.line); err != nil {
+					return err
+				}
+				p.end()
+				fmt.Fprintf(a.out, "job %s, step %s: the last lines\n", j.Name, plain(&s.Name))
+				for _, l := range last {
+					fmt.Fprintf(a.out, "  | %s\n", l)
+				}
+				fmt.Fprintln(a.out)
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+func (a *app) show(r web.Run) {
+	fmt.Fprintf(a.out, "run %d of %s: %s\n", r.ID, r.Pipeline, a.state(r.State))
+	row := func(name string, s *string) {
+		if s != nil && *s != "" {
+			fmt.Fprintf(a.out, "  %-9s %s\n", name, plain(s))
+		}
+	}
+	row("error", r.Error)
+	row("cause", r.Cause)
+	row("waits for", r.WaitingFor)
+	row("event", &r.Event)
+	row("ref", r.Ref)
+	row("commit", r.Commit)
+	row("message", r.Message)
+	row("by", r.Actor)
+	if r.RetryOf != nil {
+		fmt.Fprintf(a.out, "  %-9s run %d\n", "retry of", *r.RetryOf)
+	}
+	if r.Delivery != nil {
+		fmt.Fprintf(a.out, "  %-9s %d\n", "delivery", *r.Delivery)
+	}
+	fmt.Fprintf(a.out, "  %-9s %s\n", "created", r.Created.Format("2006-01-02 15:04:05Z"))
+	if r.Started != nil && r.Ended != nil {
+		fmt.Fprintf(a.out, "  %-9s %s\n", "took", took(r.Started, r.Ended))
+	}
+	for _, j := range r.Jobs {
+		note := ""
+		for _, s := range []*string{j.Error, j.Cause, j.WaitingFor} {
+			if s != nil {
+				note = ": " + plain(s)
+				break
+			}
+		}
+		fmt.Fprintf(a.out, "job %s %s%s\n", j.Name, a.state(j.State), note)
+		for _, h := range j.Hosts {
+			for _, s := range h.Steps {
+				note := ""
+				if s.Error != nil {
+					note = ": " + plain(s.Error)
+				}
+				fmt.Fprintf(a.out, "  %-9s %6s  %s%s\n", a.state(s.State), took(s.Started, s.Ended), plain(&s.Name), note)
+			}
+		}
+	}
+}

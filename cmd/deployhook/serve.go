@@ -1,0 +1,31 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"deployhook/internal/config"
+	"deployhook/internal/daemon"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "serve",
+		Short:   "Run the daemon: take webhooks in and run jobs",
+		Long:    "Run the daemon in the foreground, as systemd does. It stops on ctrl-C or SIGTERM, once\nrunning jobs have ended or server.shutdown_grace is over.",
+		Example: "  deployhook serve --config /etc/deployhook/deploy.yaml",
+		Args:    args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			err := daemon.Run(c.Context(), daemon.Options{Config: config.Find(a.config), Flags: c.Flags(), Version: version, Stderr: a.err})
+			var p config.Problems
+			if errors.As(err, &p) {
+				return hinted{fmt.Errorf("the config is wrong:\n%w", err), "deployhook check shows the same without starting anything"}
+			}
+			return err
+		},
+	}
+	config.RegisterFlags(c.Flags())
+	return c
+}
