@@ -62,8 +62,8 @@ func RollbackTarget(f *Found) string {
 	return ""
 }
 
-// Releases lists what is there, the newest first, in the state of its last
-// line. Host and Path are the caller's to fill in.
+// Releases lists what is there, the one made last first, in the state of its
+// last line. Host and Path are the caller's to fill in.
 func Releases(f *Found) []Release {
 	last := map[string]*Release{}
 	var order []string
@@ -94,7 +94,7 @@ func Releases(f *Found) []Release {
 			delete(last, id)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b Release) int { return strings.Compare(b.ID, a.ID) })
+	slices.Reverse(list)
 	return list
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"deployhook/internal/deploy"
@@ -149,11 +150,8 @@ func rollbackTarget(found *deploy.Found, pipeline, to string) (target string, po
 		}
 		return to, false, nil
 	}
-	stack := deploy.LiveStack(found.Lines)
-	for i := len(stack) - 2; i >= 0; i-- {
-		if stack[i] != current && slices.Contains(good, stack[i]) {
-			return stack[i], true, nil
-		}
+	if target := deploy.RollbackTarget(found); target != "" && slices.Contains(good, target) {
+		return target, true, nil
 	}
 	return "", false, fmt.Errorf("%w: %s has no earlier release that was live", deploy.ErrRefused, pipeline)
 }
@@ -250,6 +248,9 @@ func (e *Engine) look(ctx context.Context, where, path string) (*deploy.Found, e
 	return conn.Look(ctx, path)
 }
 
+// idTime is the length of the time that a release's name begins with.
+const idTime = len("20060102T150405Z")
+
 // Releases lists what every release job of a pipeline has on its hosts, newest first.
 func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Release, error) {
 	cfg := e.Config()
@@ -274,14 +275,8 @@ func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Releas
 			}
 		}
 	}
-	slices.SortStableFunc(list, func(a, b deploy.Release) int {
-		switch {
-		case a.ID > b.ID:
-			return -1
-		case a.ID < b.ID:
-			return 1
-		}
-		return 0
-	})
+	// Names begin with the second in which they were made; within it the
+	// journal's order stays.
+	slices.SortStableFunc(list, func(a, b deploy.Release) int { return strings.Compare(b.ID[:idTime], a.ID[:idTime]) })
 	return list, nil
 }

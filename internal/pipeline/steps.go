@@ -19,9 +19,6 @@ import (
 // most, and a commit message has no bound of its own.
 const messageMax = 16 << 10
 
-// writeTime bounds writing a step's record down after it ended.
-const writeTime = time.Minute
-
 // steps runs the job's steps, one after the other, in dir.
 func (j *job) steps(ctx context.Context, conn *host.Conn, dir string) outcome {
 	out := outcome{state: deploy.Succeeded}
