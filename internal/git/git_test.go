@@ -351,11 +351,13 @@ func TestServersThatRefuseAreExplained(t *testing.T) {
 		handler http.HandlerFunc
 		want    string
 	}{
-		"403":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, "refuses this login (403)"},
-		"404":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, "not found (404)"},
-		"500":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "the server answered 500"},
-		"cut":      {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "fetching example.com/r: "},
-		"redirect": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, strings.Replace(other.URL, "127.0.0.1", "localhost", 1)+r.URL.RequestURI(), http.StatusFound) }, "fetching example.com/r: "},
+		"403": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, "refuses this login (403)"},
+		"404": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, "not found (404)"},
+		"500": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "the server answered 500"},
+		"cut": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "fetching example.com/r: "},
+		"redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, strings.Replace(other.URL, "127.0.0.1", "localhost", 1)+r.URL.RequestURI(), http.StatusFound)
+		}, "fetching example.com/r: "},
 		"nonsense": {func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>hello") }, "fetching example.com/r: "},
 	} {
 		s := httptest.NewServer(tt.handler)

@@ -32,6 +32,7 @@ var ErrGone = errors.New("the agent ended")
 const (
 	openTime  = 15 * time.Second // from starting an agent to its first line
 	closeTime = 20 * time.Second // from closing the connection to the agent's exit
+	warmAfter = 25 * time.Millisecond
 )
 
 // Options say how agents are started.
@@ -113,7 +114,9 @@ func (h *Hosts) Open(ctx context.Context, name string) (*Conn, error) {
 	c := h.ahead
 	h.ahead = nil
 	h.mu.Unlock()
-	defer h.Warm()
+	// The next one is started when this one is at work: starting it now would
+	// take the processor from the job that waits.
+	time.AfterFunc(warmAfter, h.Warm)
 	if c != nil {
 		select {
 		case <-c.done: // it was ended while nobody used it

@@ -19,6 +19,9 @@ import (
 // sweepEvery is how often the engine looks for work that no wake-up told of.
 const sweepEvery = 3 * time.Second
 
+// waitsMost bounds how many reasons for waiting one pass writes down.
+const waitsMost = 100
+
 // resolvers bounds how many runs ask their repository for a commit or a diff
 // at once, before any of their jobs takes a worker.
 const resolvers = 2
@@ -125,10 +128,12 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for ctx.Err() == nil {
+		began := time.Now()
 		if err := e.pass(work); err != nil && ctx.Err() == nil {
 			e.Log.Error("choosing the next job", "err", err)
 		}
 		e.progress.Store(time.Now().UnixMilli())
+		rest(ctx, time.Since(began))
 		select {
 		case <-ctx.Done():
 		case <-e.Store.Wake():
@@ -151,6 +156,19 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) error {
 		<-done
 	}
 	return nil
+}
+
+// rest keeps the loop from taking the machine for itself where thousands of
+// runs wait: a pass looks at all of them.
+func rest(ctx context.Context, pass time.Duration) {
+	const short, share, most = 5 * time.Millisecond, 10, 5 * time.Second
+	if pass < short {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(min(share*pass, most)):
+	}
 }
 
 // Progress is when the engine last looked for work: the watchdog's food.
@@ -193,17 +211,14 @@ func (e *Engine) pass(ctx context.Context) error {
 	}
 	active.Runs = known
 	next := deploy.Schedule(active, e.free(), now)
-	if len(next.Waits) > 0 {
-		if err := e.applyEach(ctx, next.Waits); err != nil {
-			return err
-		}
-	}
 	for _, c := range next.Claims {
 		if err := e.claim(ctx, c, now); err != nil {
 			return err
 		}
 	}
-	return nil
+	// What jobs wait for is for people to read: where thousands wait, the
+	// next passes come to the rest.
+	return e.applyEach(ctx, next.Waits[:min(len(next.Waits), waitsMost)])
 }
 
 // applyEach makes moves that do not belong together: one that somebody else

@@ -1,0 +1,470 @@
+// Command bench measures deployhook next to adnanh/webhook (Debian's package
+// webhook) in one run, and prints a table. adnanh/webhook verifies the same
+// signature and runs /bin/true; it stores nothing. deployhook has everything on
+// disk before it answers.
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	secret   = "a-secret-for-the-bench-0123456789"
+	loadTime = 4 * time.Second // of each measurement of accepts
+	starts   = 300             // POSTs whose process is waited for
+)
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == "started" {
+		started(os.Args[2])
+		return
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// started tells the bench that this process runs: one datagram.
+func started(addr string) {
+	c, err := net.Dial("unixgram", addr)
+	if err == nil {
+		_, _ = c.Write([]byte("started"))
+	}
+}
+
+type bench struct {
+	dir, binary, self string
+	rows              [][]string
+}
+
+func run() error {
+	dir, err := os.MkdirTemp("", "dhbench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{dir: dir, binary: filepath.Join(dir, "deployhook"), self: filepath.Join(dir, "bench")}
+	for target, pkg := range map[string]string{b.binary: "./cmd/deployhook", b.self: "./bench"} {
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", target, pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+		}
+	}
+	if _, err := exec.LookPath("webhook"); err != nil {
+		return errors.New("adnanh/webhook is missing: apt-get install webhook")
+	}
+	for _, step := range []func() error{b.sizes, b.accepts, b.starts, b.output} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("\n%s, %d cores, %s, %s\n\n", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), runtime.GOARCH)
+	fmt.Println("| what | deployhook | adnanh/webhook | ratio | bound |")
+	fmt.Println("|---|---|---|---|---|")
+	for _, r := range b.rows {
+		fmt.Printf("| %s |\n", strings.Join(r, " | "))
+	}
+	return nil
+}
+
+func (b *bench) row(cells ...string) {
+	b.rows = append(b.rows, cells)
+	fmt.Fprintln(os.Stderr, strings.Join(cells, "  "))
+}
+
+// process is a server under measurement.
+type process struct {
+	cmd  *exec.Cmd
+	addr string
+	took time.Duration // from its start to its first answer
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+func (p *process) start(path string) error {
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	began := time.Now()
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	for end := began.Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		res, err := http.Get("http://" + p.addr + path)
+		if err == nil {
+			res.Body.Close()
+			p.took = time.Since(began)
+			return nil
+		}
+	}
+	p.end()
+	return fmt.Errorf("%s did not start", p.cmd.Path)
+}
+
+func (p *process) end() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() { _ = p.cmd.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(40 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-done
+	}
+}
+
+// memory is what a process holds now and held at most, in MB.
+func (p *process) memory() (now, peak float64) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, 0
+	}
+	read := func(key string) float64 {
+		_, after, _ := strings.Cut(string(b), key)
+		kb, _ := strconv.ParseFloat(strings.Fields(after)[0], 64)
+		return kb / 1000
+	}
+	return read("VmRSS:"), read("VmHWM:")
+}
+
+// deployhook starts the daemon with pipelines for what is measured.
+func (b *bench) deployhook(name string) (*process, error) {
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(b.dir, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf(`server: { listen: "%s", data: %s/data, socket: %s/sock, log: { level: error } }
+hooks:
+  github: { provider: github, secret: { environment: BENCH_SECRET } }
+  start: { provider: generic, token: { environment: BENCH_SECRET } }
+  output: { provider: generic, token: { environment: BENCH_SECRET } }
+pipelines:
+  shop:
+    repository: github.com/acme/shop
+    clone_url: /nonexistent
+    hook: github
+    on: { push: { branches: [\"b-*\"] } }
+    jobs:
+      test: { steps: [ { run: "true" } ] }
+      deploy: { release: %s/srv, steps: [ { run: "true" } ] }
+  start:
+    on: { hook: { name: start } }
+    jobs: { go: { shell: sh, steps: [ { run: "exec %s started %s/started.sock" } ] } }
+  output:
+    on: { hook: { name: output } }
+    jobs: { print: { steps: [ { run: "head -c 150000000 /dev/zero | base64" } ] } }
+`, addr, dir, dir, dir, b.self, b.dir)
+	file := filepath.Join(dir, "deploy.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		return nil, err
+	}
+	p := &process{addr: addr, cmd: exec.Command(b.binary, "serve", "--config", file)}
+	p.cmd.Env = append(os.Environ(), "BENCH_SECRET="+secret)
+	p.cmd.Stderr = os.Stderr
+	return p, p.start("/readyz")
+}
+
+// hold makes the pipeline's runs wait, so that accepting alone is measured.
+func (b *bench) command(name string, args ...string) ([]byte, error) {
+	cmd := exec.Command(b.binary, append(args, "--config", filepath.Join(b.dir, name, "deploy.yaml"))...)
+	return cmd.Output()
+}
+
+// webhook starts adnanh/webhook with hooks for what is measured.
+func (b *bench) webhook() (*process, error) {
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	host, port, _ := net.SplitHostPort(addr)
+	sign := map[string]any{"match": map[string]any{"type": "payload-hmac-sha256", "secret": secret, "parameter": map[string]any{"source": "header", "name": "X-Hub-Signature-256"}}}
+	token := map[string]any{"match": map[string]any{"type": "value", "value": secret, "parameter": map[string]any{"source": "url", "name": "token"}}}
+	hooks, err := json.Marshal([]any{
+		map[string]any{"id": "github", "execute-command": "/bin/true", "trigger-rule": sign},
+		map[string]any{"id": "start", "execute-command": b.self, "trigger-rule": token,
+			"pass-arguments-to-command": []any{map[string]any{"source": "string", "name": "started"}, map[string]any{"source": "string", "name": b.dir + "/started.sock"}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(b.dir, "hooks.json")
+	if err := os.WriteFile(file, hooks, 0o644); err != nil {
+		return nil, err
+	}
+	p := &process{addr: addr, cmd: exec.Command("webhook", "-hooks", file, "-ip", host, "-port", port)}
+	return p, p.start("/")
+}
+
+// push is a signed push of 7.7 KB, each another one.
+func push(n int64) (body []byte, signature string) {
+	commits := []any{}
+	for i := range 12 {
+		commits = append(commits, map[string]any{
+			"id": fmt.Sprintf("%040x", n*100+int64(i)), "message": strings.Repeat("a line of a commit message ", 12),
+			"author": map[string]any{"name": "somebody", "email": "somebody@example.com"}, "added": []string{"src/a.go"}, "modified": []string{"src/b.go", "README.md"},
+		})
+	}
+	body, err := json.Marshal(map[string]any{
+		"ref": fmt.Sprint("refs/heads/b-", n), "before": strings.Repeat("0", 40), "after": fmt.Sprintf("%040x", n+1),
+		"repository":  map[string]any{"full_name": "acme/shop", "html_url": "https://github.com/acme/shop", "description": strings.Repeat("x", 1700)},
+		"sender":      map[string]any{"login": "somebody"},
+		"head_commit": map[string]any{"id": fmt.Sprintf("%040x", n+1), "message": "change"},
+		"commits":     commits,
+	})
+	if err != nil {
+		panic(err)
+	}
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write(body)
+	return body, "sha256=" + hex.EncodeToString(mac.Sum(nil))
+}
+
+type load struct {
+	rate     float64
+	p50, p99 time.Duration
+}
+
+var sequence atomic.Int64
+
+// post sends signed pushes over so many connections.
+func post(p *process, connections int) (load, error) {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections}}
+	defer client.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(context.Background(), loadTime)
+	defer cancel()
+	var mu sync.Mutex
+	var all []time.Duration
+	var failed error
+	var wg sync.WaitGroup
+	began := time.Now()
+	for range connections {
+		wg.Go(func() {
+			var mine []time.Duration
+			for ctx.Err() == nil {
+				n := sequence.Add(1)
+				body, signature := push(n)
+				req, err := http.NewRequest(http.MethodPost, "http://"+p.addr+"/hooks/github", bytes.NewReader(body))
+				if err != nil {
+					panic(err)
+				}
+				req.Header.Set("Content-Type", "application/json")
+				req.Header.Set("X-GitHub-Event", "push")
+				req.Header.Set("X-GitHub-Delivery", fmt.Sprint("delivery-", n))
+				req.Header.Set("X-Hub-Signature-256", signature)
+				at := time.Now()
+				res, err := client.Do(req)
+				if err == nil {
+					_, _ = io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+					if res.StatusCode/100 != 2 {
+						err = fmt.Errorf("answered %d", res.StatusCode)
+					}
+				}
+				if err != nil {
+					mu.Lock()
+					failed = err
+					mu.Unlock()
+					return
+				}
+				mine = append(mine, time.Since(at))
+			}
+			mu.Lock()
+			all = append(all, mine...)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	if failed != nil {
+		return load{}, failed
+	}
+	return load{rate: float64(len(all)) / time.Since(began).Seconds(), p50: percentile(all, 50), p99: percentile(all, 99)}, nil
+}
+
+func percentile(list []time.Duration, p int) time.Duration {
+	if len(list) == 0 {
+		return 0
+	}
+	slices.Sort(list)
+	return list[min(len(list)-1, len(list)*p/100)]
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
+
+// sizes measures binary, start and idle memory.
+func (b *bench) sizes() error {
+	st, err := os.Stat(b.binary)
+	if err != nil {
+		return err
+	}
+	b.row("stripped binary", fmt.Sprintf("%.1f MB", float64(st.Size())/1e6), "", "", "≤ 30 MB")
+	var ready []time.Duration
+	var idle float64
+	for i := range 5 {
+		p, err := b.deployhook(fmt.Sprint("idle", i))
+		if err != nil {
+			return err
+		}
+		ready = append(ready, p.took)
+		if i == 4 {
+			time.Sleep(10 * time.Second)
+			idle, _ = p.memory()
+		}
+		p.end()
+	}
+	b.row("READY (median of 5)", ms(percentile(ready, 50)), "", "", "≤ 100 ms")
+	b.row("idle memory of the daemon, 10 s after its start", fmt.Sprintf("%.1f MB", idle), "", "", "≤ 25 MB")
+	return nil
+}
+
+// accepts measures durable accepts next to adnanh/webhook, in turn.
+func (b *bench) accepts() error {
+	d, err := b.deployhook("accepts")
+	if err != nil {
+		return err
+	}
+	defer d.end()
+	if _, err := b.command("accepts", "hold", "shop"); err != nil {
+		return err
+	}
+	w, err := b.webhook()
+	if err != nil {
+		return err
+	}
+	defer w.end()
+	for _, n := range []int{1, 16, 64, 256} {
+		ours, err := post(d, n)
+		if err != nil {
+			return fmt.Errorf("deployhook at %d connections: %w", n, err)
+		}
+		theirs, err := post(w, n)
+		if err != nil {
+			return fmt.Errorf("adnanh/webhook at %d connections: %w", n, err)
+		}
+		bound := ""
+		if n == 64 {
+			bound = "≥ 2×, its p99 ≥ 5 times ours"
+		}
+		show := func(l load) string { return fmt.Sprintf("%.0f/s, p50 %s, p99 %s", l.rate, ms(l.p50), ms(l.p99)) }
+		b.row(fmt.Sprintf("accepts, %d connections", n), show(ours), show(theirs),
+			fmt.Sprintf("%.1f× the rate, p99 1/%.1f", ours.rate/theirs.rate, float64(theirs.p99)/float64(ours.p99)), bound)
+	}
+	_, peak := d.memory()
+	b.row("memory under the accept load, peak", fmt.Sprintf("%.1f MB", peak), "", "", "≤ 80 MB")
+	return nil
+}
+
+// starts measures from a POST to its process, in turn.
+func (b *bench) starts() error {
+	sock := filepath.Join(b.dir, "started.sock")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: sock, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	d, err := b.deployhook("starts")
+	if err != nil {
+		return err
+	}
+	defer d.end()
+	w, err := b.webhook()
+	if err != nil {
+		return err
+	}
+	defer w.end()
+	times := map[*process][]time.Duration{}
+	buf := make([]byte, 64)
+	for i := range starts + 10 {
+		for _, p := range []*process{d, w} {
+			at := time.Now()
+			res, err := http.Post("http://"+p.addr+"/hooks/start?token="+secret, "application/json", strings.NewReader(fmt.Sprintf(`{"n":%d}`, i)))
+			if err != nil {
+				return err
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			if err := l.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				return err
+			}
+			if _, err := l.Read(buf); err != nil {
+				return fmt.Errorf("the process of a POST did not start: %w", err)
+			}
+			if i >= 10 {
+				times[p] = append(times[p], time.Since(at))
+			}
+			// The next agent is made ready meanwhile, as between two pushes.
+			time.Sleep(40 * time.Millisecond)
+		}
+	}
+	p50, p99 := percentile(times[d], 50), percentile(times[d], 99)
+	w50, w99 := percentile(times[w], 50), percentile(times[w], 99)
+	b.row("POST → step's process starts, p50", ms(p50), ms(w50), fmt.Sprintf("%.2f×", float64(p50)/float64(w50)), "≤ 1.5×")
+	b.row("POST → step's process starts, p99", ms(p99), ms(w99), fmt.Sprintf("%.2f×", float64(p99)/float64(w99)), "")
+	return nil
+}
+
+// output measures the daemon while a step prints 200 MB.
+func (b *bench) output() error {
+	d, err := b.deployhook("output")
+	if err != nil {
+		return err
+	}
+	defer d.end()
+	began := time.Now()
+	res, err := http.Post("http://"+d.addr+"/hooks/output?token="+secret, "application/json", strings.NewReader("{}"))
+	if err != nil {
+		return err
+	}
+	res.Body.Close()
+	for {
+		out, err := b.command("output", "run", "1", "--json")
+		if err != nil {
+			return err
+		}
+		var r struct{ State string }
+		if err := json.Unmarshal(out, &r); err != nil {
+			return err
+		}
+		if r.State == "succeeded" {
+			break
+		}
+		if r.State != "running" && r.State != "queued" || time.Since(began) > 2*time.Minute {
+			return fmt.Errorf("the run that prints is %s", r.State)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	_, peak := d.memory()
+	b.row("step printing 200 MB: daemon's peak memory", fmt.Sprintf("%.1f MB (in %.1f s)", peak, time.Since(began).Seconds()), "", "", "≤ 60 MB")
+	return nil
+}
