@@ -202,25 +202,30 @@ var variableName = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
 
 // putFile keeps a file for the steps, which find its path in a variable.
 func (a *Agent) putFile(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("name")
-	if !variableName.MatchString(name) {
-		writeError(w, fmt.Errorf("%q is not the name of a variable", name))
+	if err := a.keepFile(r.PathValue("name"), io.LimitReader(r.Body, wire.FileMost)); err != nil {
+		writeError(w, err)
 		return
+	}
+	_ = json.NewEncoder(w).Encode(wire.Empty{})
+}
+
+func (a *Agent) keepFile(name string, content io.Reader) error {
+	if !variableName.MatchString(name) {
+		return fmt.Errorf("%q is not the name of a variable", name)
 	}
 	path := filepath.Join(a.workDir(), strings.ToLower(name))
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err == nil {
-		_, err = io.Copy(f, io.LimitReader(r.Body, wire.FileMost))
+		_, err = io.Copy(f, content)
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		writeError(w, fmt.Errorf("keeping a file for the steps: %w", err))
-		return
+		return fmt.Errorf("keeping a file for the steps: %w", err)
 	}
 	a.mu.Lock()
 	a.files[name] = path
 	a.mu.Unlock()
-	_ = json.NewEncoder(w).Encode(wire.Empty{})
+	return nil
 }
 
 // putTree writes a tree into the workspace or the release that is being made.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,6 +64,12 @@ func (a *Agent) runStep(w http.ResponseWriter, r *http.Request) {
 	if err := wire.Decode(r.Body, &req); err != nil {
 		writeError(w, err)
 		return
+	}
+	for name, content := range req.Inline {
+		if err := a.keepFile(name, bytes.NewReader(content)); err != nil {
+			writeError(w, err)
+			return
+		}
 	}
 	cmd, cleanup, err := a.command(&req)
 	if err != nil {

@@ -20,6 +20,7 @@ type Claim struct {
 	Job     string
 	Attempt int // as seen: the claim makes it one more
 	From    State
+	Deploys bool
 	Locks   []string
 	// Supersedes are the older deploy jobs of the lane that have not begun:
 	// when this one begins, they end.
@@ -83,7 +84,7 @@ func Schedule(a *Active, workers int, now time.Time) Next {
 		if why == "" && workers > 0 {
 			workers--
 			next.Claims = append(next.Claims, Claim{
-				Run: c.run.ID, Job: c.job.Name, Attempt: c.job.Attempt, From: c.job.State, Locks: locks,
+				Run: c.run.ID, Job: c.job.Name, Attempt: c.job.Attempt, From: c.job.State, Deploys: c.job.Deploys, Locks: locks,
 				Supersedes: superseded(a, c),
 			})
 			for _, l := range locks {

@@ -241,6 +241,14 @@ func (c *Conn) Step(ctx context.Context, s Step, out func(stream uint8, chunk []
 		if c.sent[name] {
 			continue
 		}
+		if len(content) <= wire.InlineMost {
+			if req.Inline == nil {
+				req.Inline = map[string][]byte{}
+			}
+			req.Inline[name] = content
+			c.sent[name] = true
+			continue
+		}
 		res, err := c.send(ctx, wire.RouteFile+name, bytes.NewReader(content))
 		if err != nil {
 			return StepResult{}, err

@@ -236,39 +236,50 @@ func (e *Engine) applyEach(ctx context.Context, moves []deploy.Move) error {
 	return nil
 }
 
-// claim takes a job and its locks in one transaction and starts it.
+// claim takes a job and its locks in one transaction. Meanwhile the job reads
+// what it is about and opens its agent; it waits for the claim before it does
+// anything that can be seen.
 func (e *Engine) claim(ctx context.Context, c deploy.Claim, now time.Time) error {
+	j := e.newJob(c.Run, c.Job, c.Attempt+1)
+	j.over, j.deploys = c.Supersedes, c.Deploys
+	e.start(ctx, j, (*job).do)
 	err := e.Store.Apply(ctx, deploy.Move{
 		Run: c.Run, Job: c.Job, Attempt: c.Attempt, From: c.From, To: deploy.Running, Locks: c.Locks, At: now,
 	})
+	j.claimed <- err
 	if errors.Is(err, deploy.ErrStale) || errors.Is(err, deploy.ErrLocked) {
 		return nil // somebody was first: the next pass sees it
 	}
 	if err != nil {
 		return fmt.Errorf("claiming run %d job %s: %w", c.Run, c.Job, err)
 	}
-	e.start(ctx, c.Run, c.Job, c.Attempt+1, c.Supersedes, (*job).do)
 	return nil
 }
 
-// start runs work on a job that is claimed, in a goroutine of its own.
-func (e *Engine) start(ctx context.Context, run int64, name string, attempt int, over []deploy.JobRef, work func(*job, context.Context) outcome) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	j := &job{engine: e, key: jobKey{run, name}, attempt: attempt, over: over, cancel: cancel, ended: make(chan struct{})}
+func (e *Engine) newJob(run int64, name string, attempt int) *job {
+	return &job{
+		engine: e, key: jobKey{run, name}, attempt: attempt, claimed: make(chan error, 1),
+		log: e.Log.With("run", run, "job", name, "attempt", attempt),
+	}
+}
+
+// start runs work on a job in a goroutine of its own, and records its outcome.
+func (e *Engine) start(ctx context.Context, j *job, work func(*job, context.Context) outcome) {
+	ctx, j.cancel = context.WithCancelCause(ctx)
 	e.mu.Lock()
 	e.running[j.key] = j
 	e.mu.Unlock()
 	e.workers.Go(func() {
-		defer cancel(nil)
+		defer j.cancel(nil)
 		began := time.Now()
-		j.log = e.Log.With("run", run, "job", name, "attempt", attempt)
-		j.log.Info("job started")
 		out := work(j, ctx)
 		j.finish(context.WithoutCancel(ctx), out)
 		e.mu.Lock()
 		delete(e.running, j.key)
 		e.mu.Unlock()
-		close(j.ended)
+		if out.state == deploy.Running {
+			return
+		}
 		attrs := []any{"state", out.state, "took", time.Since(began).Round(time.Millisecond)}
 		if out.err != "" {
 			attrs = append(attrs, "err", out.err)

@@ -19,9 +19,10 @@ type job struct {
 	engine  *Engine
 	key     jobKey
 	attempt int
+	deploys bool
 	over    []deploy.JobRef // deploy jobs that end when this one begins
+	claimed chan error      // the claim is made, or was not
 	cancel  context.CancelCauseFunc
-	ended   chan struct{}
 	log     *slog.Logger
 
 	run     *deploy.Run
@@ -144,15 +145,31 @@ func (e *Engine) secretValues(ctx context.Context, run *deploy.Run, spec *deploy
 
 // do runs the job from its beginning.
 func (j *job) do(ctx context.Context) outcome {
-	if err := j.load(ctx); err != nil {
-		return j.ends(ctx, err)
+	opened := make(chan error, 1)
+	var conn *host.Conn
+	go func() {
+		var err error
+		if conn, err = j.engine.Hosts.Open(ctx, deploy.Local); err != nil {
+			err = fmt.Errorf("opening an agent: %w", err)
+		} else if !j.deploys {
+			j.workspace, err = conn.OpenWorkspace(ctx, fmt.Sprintf("%d-%s-%d", j.key.run, j.key.job, j.attempt))
+		}
+		opened <- err
+	}()
+	err := j.load(ctx)
+	if oerr := <-opened; err == nil {
+		err = oerr
 	}
-	conn, err := j.engine.Hosts.Open(ctx, j.host())
-	if err != nil {
-		return j.ends(ctx, fmt.Errorf("opening an agent: %w", err))
+	if conn != nil {
+		defer j.close(conn)
 	}
-	defer j.close(conn)
+	if cerr := <-j.claimed; cerr != nil {
+		return outcome{state: deploy.Running} // it is not this engine's job
+	}
+	j.log.Info("job started")
 	switch {
+	case err != nil:
+		return j.ends(ctx, err)
 	case j.run.Target != "":
 		return j.rollback(ctx, conn)
 	case j.spec.Deploys():
@@ -171,11 +188,6 @@ func (j *job) close(conn *host.Conn) {
 
 // test runs the steps in a fresh workspace of the commit.
 func (j *job) test(ctx context.Context, conn *host.Conn) outcome {
-	dir, err := conn.OpenWorkspace(ctx, fmt.Sprintf("%d-%s-%d", j.run.ID, j.key.job, j.attempt))
-	if err != nil {
-		return j.ends(ctx, err)
-	}
-	j.workspace = dir
 	if j.pipe.Repository != "" {
 		mirror, err := j.fetch(ctx)
 		if err == nil {
@@ -185,7 +197,7 @@ func (j *job) test(ctx context.Context, conn *host.Conn) outcome {
 			return j.ends(ctx, err)
 		}
 	}
-	return j.steps(ctx, conn, dir)
+	return j.steps(ctx, conn, j.workspace)
 }
 
 // fetch sees to it that the commit is here.

@@ -25,7 +25,7 @@ func (e *Engine) recoverAll(ctx context.Context) error {
 		for _, j := range run.Jobs {
 			if j.State == deploy.Running {
 				e.Log.Warn("job was cut short; settling it", "run", run.ID, "job", j.Name, "attempt", j.Attempt)
-				e.start(ctx, run.ID, j.Name, j.Attempt, nil, (*job).resume)
+				e.start(ctx, e.newJob(run.ID, j.Name, j.Attempt), (*job).resume)
 			}
 		}
 	}

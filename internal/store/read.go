@@ -67,53 +67,33 @@ func list(s string) []string {
 	return strings.Split(s, ",")
 }
 
-// runs reads runs with their jobs in one snapshot. where is SQL about the
-// table runs, written here and never from outside.
-func (s *Store) runs(ctx context.Context, steps bool, where string, args ...any) ([]deploy.Run, error) {
-	t, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return nil, err
-	}
-	defer t.Rollback()
-	return readRuns(ctx, t, steps, where, args...)
-}
-
-func readRuns(ctx context.Context, t *sql.Tx, steps bool, where string, args ...any) ([]deploy.Run, error) {
+// readRuns reads runs with their jobs. where is SQL about the table runs,
+// written here and never from outside.
+func readRuns(t *session, steps bool, where string, args ...any) ([]deploy.Run, error) {
 	list := []deploy.Run{}
 	at := map[int64]int{}
-	rows, err := t.QueryContext(ctx, `SELECT `+runColumns+` FROM runs `+where, args...)
-	if err != nil {
-		return nil, err
-	}
-	err = scanAll(rows, func(rows *sql.Rows) error {
+	err := t.each(func(rows *sql.Rows) error {
 		r, err := scanRun(rows)
 		at[r.ID] = len(list)
 		list = append(list, r)
 		return err
-	})
+	}, `SELECT `+runColumns+` FROM runs `+where, args...)
 	if err != nil || len(list) == 0 {
 		return list, err
 	}
-	rows, err = t.QueryContext(ctx, `SELECT `+jobColumns+` FROM jobs WHERE run IN (SELECT id FROM runs `+where+`) ORDER BY run, position`, args...)
-	if err != nil {
-		return nil, err
-	}
-	err = scanAll(rows, func(rows *sql.Rows) error {
+	err = t.each(func(rows *sql.Rows) error {
 		run, j, err := scanJob(rows)
 		if i, ok := at[run]; ok {
 			list[i].Jobs = append(list[i].Jobs, j)
 		}
 		return err
-	})
+	}, `SELECT `+jobColumns+` FROM jobs WHERE run IN (SELECT id FROM runs `+where+`) ORDER BY run, position`, args...)
 	if err != nil || !steps {
 		return list, err
 	}
-	rows, err = t.QueryContext(ctx, `SELECT run, job, attempt, host, idx, name, state, exit_code, signal, error, tries, started_ms, ended_ms
+	err = t.each(func(rows *sql.Rows) error { return scanStep(rows, list, at) },
+		`SELECT run, job, attempt, host, idx, name, state, exit_code, signal, error, tries, started_ms, ended_ms
 		FROM steps WHERE run IN (SELECT id FROM runs `+where+`) ORDER BY run, job, attempt, host, idx`, args...)
-	if err != nil {
-		return nil, err
-	}
-	err = scanAll(rows, func(rows *sql.Rows) error { return scanStep(rows, list, at) })
 	for i := range list {
 		for k := range list[i].Jobs {
 			hostRuns(&list[i].Jobs[k])
@@ -172,9 +152,13 @@ func hostRuns(j *deploy.RunJob) {
 
 // Run gives a run whole; [deploy.ErrNotFound] when there is none.
 func (s *Store) Run(ctx context.Context, id int64) (*deploy.Run, error) {
-	list, err := s.runs(ctx, true, `WHERE id = ?`, id)
+	var list []deploy.Run
+	err := s.snapshot(ctx, func(t *session) (err error) {
+		list, err = readRuns(t, true, `WHERE id = ?`, id)
+		return err
+	})
 	if err != nil {
-		return nil, s.explain(err)
+		return nil, err
 	}
 	if len(list) == 0 {
 		return nil, deploy.ErrNotFound
@@ -194,64 +178,56 @@ func (s *Store) Runs(ctx context.Context, f deploy.RunFilter) ([]deploy.Run, err
 	if f.Before > 0 {
 		where, args = append(where, "id < ?"), append(args, f.Before)
 	}
-	list, err := s.runs(ctx, true, "WHERE "+strings.Join(where, " AND ")+" ORDER BY id DESC LIMIT ?", append(args, limit(f.Limit))...)
-	return list, s.explain(err)
+	var list []deploy.Run
+	err := s.snapshot(ctx, func(t *session) (err error) {
+		list, err = readRuns(t, true, "WHERE "+strings.Join(where, " AND ")+" ORDER BY id DESC LIMIT ?", append(args, limit(f.Limit))...)
+		return err
+	})
+	return list, err
 }
 
 // Active gives everything that is not terminal, in one snapshot.
 func (s *Store) Active(ctx context.Context) (*deploy.Active, error) {
-	t, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	defer t.Rollback()
 	a := &deploy.Active{Locks: map[string]deploy.LockHolder{}}
-	if a.Runs, err = readRuns(ctx, t, false, `WHERE state IN ('queued', 'waiting', 'running')`); err != nil {
-		return nil, s.explain(err)
-	}
-	rows, err := t.QueryContext(ctx, `SELECT name, run, job, blocked FROM locks`)
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	err = scanAll(rows, func(rows *sql.Rows) error {
-		var name string
-		var h deploy.LockHolder
-		err := rows.Scan(&name, &h.Run, &h.Job, &h.Blocked)
-		a.Locks[name] = h
+	err := s.snapshot(ctx, func(t *session) (err error) {
+		if a.Runs, err = readRuns(t, false, `WHERE state IN ('queued', 'waiting', 'running')`); err != nil {
+			return err
+		}
+		err = t.each(func(rows *sql.Rows) error {
+			var name string
+			var h deploy.LockHolder
+			err := rows.Scan(&name, &h.Run, &h.Job, &h.Blocked)
+			a.Locks[name] = h
+			return err
+		}, `SELECT name, run, job, blocked FROM locks`)
+		if err != nil {
+			return err
+		}
+		a.Holds, err = readHolds(t)
 		return err
 	})
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	a.Holds, err = readHolds(ctx, t)
-	return a, s.explain(err)
+	return a, err
 }
 
 // Holds lists what keeps pipelines back.
-func (s *Store) Holds(ctx context.Context) ([]deploy.Hold, error) {
-	t, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	defer t.Rollback()
-	holds, err := readHolds(ctx, t)
-	return holds, s.explain(err)
+func (s *Store) Holds(ctx context.Context) (list []deploy.Hold, err error) {
+	err = s.snapshot(ctx, func(t *session) (err error) {
+		list, err = readHolds(t)
+		return err
+	})
+	return list, err
 }
 
-func readHolds(ctx context.Context, t *sql.Tx) ([]deploy.Hold, error) {
-	rows, err := t.QueryContext(ctx, `SELECT pipeline, kind, actor, reason, commit_sha, target_sha, run, ord, since_ms FROM holds ORDER BY pipeline, kind`)
-	if err != nil {
-		return nil, err
-	}
+func readHolds(t *session) ([]deploy.Hold, error) {
 	var list []deploy.Hold
-	err = scanAll(rows, func(rows *sql.Rows) error {
+	err := t.each(func(rows *sql.Rows) error {
 		var h deploy.Hold
 		var since int64
 		err := rows.Scan(&h.Pipeline, &h.Kind, &h.By, &h.Reason, &h.Commit, &h.Target, &h.Run, &h.Order, &since)
 		h.Since = timeOf(since)
 		list = append(list, h)
 		return err
-	})
+	}, `SELECT pipeline, kind, actor, reason, commit_sha, target_sha, run, ord, since_ms FROM holds ORDER BY pipeline, kind`)
 	return list, err
 }
 

@@ -35,13 +35,14 @@ const readers = 4
 // Store is a database of one daemon. Its methods may be called from several
 // goroutines.
 type Store struct {
-	lock   *os.File
-	writer *writer
-	read   *sql.DB
-	daemon string
-	wake   chan struct{}
-	path   string
-	log    *slog.Logger
+	lock     *os.File
+	writer   *writer
+	read     *sql.DB
+	sessions chan *session // for snapshots
+	daemon   string
+	wake     chan struct{}
+	path     string
+	log      *slog.Logger
 }
 
 // Open opens the database in dir, makes it where it is not there, and brings
@@ -112,7 +113,15 @@ func (s *Store) open(ctx context.Context) error {
 	if s.read, err = sql.Open("sqlite", s.dsn("query_only(1)", "busy_timeout(10000)", "cache_size(-1000)")); err != nil {
 		return err
 	}
-	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxOpenConns(2 * readers)
+	s.sessions = make(chan *session, readers)
+	for range readers {
+		conn, err := s.read.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		s.sessions <- newSession(conn)
+	}
 	if err := s.identify(ctx); err != nil {
 		return err
 	}
@@ -193,8 +202,13 @@ func (s *Store) Check(ctx context.Context) error {
 // Close ends the writer, after what it was given, and frees the directory.
 func (s *Store) Close() error {
 	var err error
+	if s.sessions != nil {
+		for range len(s.sessions) {
+			err = errors.Join(err, (<-s.sessions).close())
+		}
+	}
 	if s.read != nil {
-		err = s.read.Close()
+		err = errors.Join(err, s.read.Close())
 	}
 	if s.writer != nil {
 		err = errors.Join(err, s.writer.close())

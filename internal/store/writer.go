@@ -15,9 +15,8 @@ const batch = 128
 // transaction; each write has a savepoint, so that one that fails does no harm
 // to the others.
 type writer struct {
+	*session
 	db     *sql.DB
-	conn   *sql.Conn
-	stmts  map[string]*sql.Stmt
 	queue  chan *write
 	done   chan struct{}
 	notify func()
@@ -35,6 +34,7 @@ type write struct {
 
 // tx is one write's view of the transaction.
 type tx struct {
+	*session
 	w    *writer
 	wake bool // jobs were made or moved
 }
@@ -46,7 +46,7 @@ func newWriter(ctx context.Context, db *sql.DB, notify func()) (*writer, error) 
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{db: db, conn: conn, stmts: map[string]*sql.Stmt{}, queue: make(chan *write, batch), done: make(chan struct{}), notify: notify}
+	w := &writer{session: newSession(conn), db: db, queue: make(chan *write, batch), done: make(chan struct{}), notify: notify}
 	go w.run()
 	return w, nil
 }
@@ -85,10 +85,7 @@ func (w *writer) close() error {
 	close(w.queue)
 	w.mu.Unlock()
 	<-w.done
-	for _, st := range w.stmts {
-		st.Close()
-	}
-	return errors.Join(w.conn.Close(), w.db.Close())
+	return errors.Join(w.session.close(), w.db.Close())
 }
 
 func (w *writer) run() {
@@ -121,7 +118,7 @@ func (w *writer) run() {
 
 // commit carries out a batch in one transaction.
 func (w *writer) commit(list []*write) (wake bool) {
-	t := &tx{w: w}
+	t := &tx{session: w.session, w: w}
 	fail := func(err error) bool {
 		for _, wr := range list {
 			if wr.err == nil {
@@ -155,82 +152,4 @@ func (w *writer) commit(list []*write) (wake bool) {
 		return fail(fmt.Errorf("writing to disk: %w", err))
 	}
 	return t.wake
-}
-
-func (t *tx) stmt(query string) (*sql.Stmt, error) {
-	if st := t.w.stmts[query]; st != nil {
-		return st, nil
-	}
-	st, err := t.w.conn.PrepareContext(context.Background(), query)
-	if err == nil {
-		t.w.stmts[query] = st
-	}
-	return st, err
-}
-
-func (t *tx) exec(query string, args ...any) error {
-	_, err := t.result(query, args...)
-	return err
-}
-
-func (t *tx) result(query string, args ...any) (sql.Result, error) {
-	st, err := t.stmt(query)
-	if err != nil {
-		return nil, err
-	}
-	return st.Exec(args...)
-}
-
-// changed runs an UPDATE or DELETE and says how many rows it changed.
-func (t *tx) changed(query string, args ...any) (int64, error) {
-	res, err := t.result(query, args...)
-	if err != nil {
-		return 0, err
-	}
-	return res.RowsAffected()
-}
-
-// insert runs an INSERT and gives the new row's id.
-func (t *tx) insert(query string, args ...any) (int64, error) {
-	res, err := t.result(query, args...)
-	if err != nil {
-		return 0, err
-	}
-	return res.LastInsertId()
-}
-
-// row reads one row; found is false when there is none.
-func (t *tx) row(query string, args []any, dest ...any) (found bool, err error) {
-	st, err := t.stmt(query)
-	if err != nil {
-		return false, err
-	}
-	err = st.QueryRow(args...).Scan(dest...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// each reads rows; scan is called once for each.
-func (t *tx) each(scan func(*sql.Rows) error, query string, args ...any) error {
-	st, err := t.stmt(query)
-	if err != nil {
-		return err
-	}
-	rows, err := st.Query(args...)
-	if err != nil {
-		return err
-	}
-	return scanAll(rows, scan)
-}
-
-func scanAll(rows *sql.Rows, scan func(*sql.Rows) error) error {
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

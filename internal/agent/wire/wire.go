@@ -29,6 +29,7 @@ const (
 	FrameMost  = 64 << 10
 	NameMost   = 4 << 10 // of a path in a tree
 	FileMost   = 32 << 20
+	InlineMost = 64 << 10 // of a file that comes with a step
 	HeaderMost = 64 << 10
 )
 
@@ -166,6 +167,8 @@ type Step struct {
 	Path    []string `json:"path"`  // before PATH
 	Files   []string `json:"files"` // variables whose value is the path of a file that was sent
 	Timeout int64    `json:"timeout_ms"`
+	// Inline are small files that come with the step itself, by variable.
+	Inline map[string][]byte `json:"inline,omitempty"`
 }
 
 // Result is how a step ended.
