@@ -192,21 +192,20 @@ func holdSentence(holds []Hold, c candidate) string {
 		if h.Pipeline != c.run.Pipeline {
 			continue
 		}
-		switch {
-		case h.Kind == HoldAll:
-			return "hold by " + h.By + reasonOf(h)
-		case h.Kind == HoldDeploys && c.job.Deploys:
-			return "lock by " + h.By + reasonOf(h)
+		if h.Kind == HoldAll || h.Kind == HoldDeploys && c.job.Deploys {
+			return h.Sentence()
 		}
 	}
 	return ""
 }
 
-func reasonOf(h Hold) string {
-	if h.Reason == "" {
-		return ""
+// Sentence is what a job that a hold keeps back waits for: "hold by alice: reason".
+func (h Hold) Sentence() string {
+	s := string(h.Kind) + " by " + h.By
+	if h.Reason != "" {
+		s += ": " + h.Reason
 	}
-	return ": " + h.Reason
+	return s
 }
 
 func lockSentence(name string, h LockHolder) string {

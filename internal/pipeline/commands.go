@@ -244,7 +244,7 @@ func because(reason string) string {
 // points, and frees the path for the next deploy.
 func (e *Engine) Abandon(ctx context.Context, where, path, actor string) error {
 	lock := deploy.PathLock(where, path)
-	active, err := e.Store.Active(ctx)
+	active, err := e.Store.Unfinished(ctx)
 	if err != nil {
 		return err
 	}

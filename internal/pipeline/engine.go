@@ -51,10 +51,11 @@ type Holds interface {
 	FreeLock(ctx context.Context, lock string) error
 }
 
-// Seen is what was last seen to be live.
+// Seen is what was last seen to be live, and all that has not ended.
 type Seen interface {
 	SetLive(ctx context.Context, l deploy.Live) error
 	Live(ctx context.Context, host, path string) (*deploy.Live, error)
+	Unfinished(ctx context.Context) (*deploy.Active, error)
 }
 
 // Store is all that the engine needs of the database.

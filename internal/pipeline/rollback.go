@@ -159,7 +159,7 @@ func rollbackTarget(found *deploy.Found, pipeline, to string) (target string, po
 // inTheWay gives the cancels of the deploys that have not begun on a path, and
 // the running one that is past its switch (nil = none).
 func (e *Engine) inTheWay(ctx context.Context, lock string) ([]deploy.Move, *job, error) {
-	active, err := e.Store.Active(ctx)
+	active, err := e.Store.Unfinished(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -513,9 +513,13 @@ func FuzzRead(f *testing.F) {
 func BenchmarkAccept(b *testing.B) {
 	x := start(b)
 	pad := strings.Repeat("x", 7000)
+	b.SetParallelism(32)
 	b.RunParallel(func(pb *testing.PB) {
 		for n := 0; pb.Next(); n++ {
-			body := push(func(p map[string]any) { p["pad"] = fmt.Sprintf("%s%d-%p", pad, n, pb) })
+			body := push(func(p map[string]any) {
+				p["pad"] = fmt.Sprintf("%s%d-%p", pad, n, pb)
+				p["ref"] = fmt.Sprintf("refs/tags/v%d-%p", n, pb)
+			})
 			w := httptest.NewRecorder()
 			r := httptest.NewRequest(http.MethodPost, "/hooks/github", bytes.NewReader(body))
 			r.Header.Set("Content-Type", "application/json")

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,6 +111,13 @@ func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *d
 		rc.Runs = append(rc.Runs, id)
 	}
 	if d.Push != nil && !follows {
+		// Only one that leads up to another is out of order.
+		var later int64
+		found, err := t.row(`SELECT id FROM pushes WHERE repository = ? AND ref = ? AND before_sha = ? AND id != ? LIMIT 1`,
+			[]any{d.Push.Repository, d.Push.Ref, d.Push.After, push}, &later)
+		if err != nil || !found {
+			return err
+		}
 		return t.reorder(d.Push)
 	}
 	for i := range runs {
@@ -208,24 +216,46 @@ func (t *tx) newRun(r *deploy.NewRun, delivery, push, order int64, at time.Time)
 		}
 		inputs = string(b)
 	}
+	state, why, err := t.heldBy(r)
+	if err != nil {
+		return 0, err
+	}
 	id, err := t.insert(`INSERT INTO runs (delivery, push, pipeline, config, event, hook, repository, ref, before_sha, commit_sha, actor,
-			message, inputs, queue, deferred, forced, force, retry_of, keep_order, target, pops, ord, state, created_ms)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?)`,
+			message, inputs, queue, deferred, forced, force, retry_of, keep_order, target, pops, ord, state, waiting_for, created_ms)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		delivery, push, r.Pipeline, r.Config, r.Event, r.Hook, r.Repository, r.Ref, r.Before, r.Commit, r.Actor,
-		r.Message, inputs, r.Queue, r.Deferred, r.Forced, r.Force, r.RetryOf, r.KeepOrder, r.Target, r.Pops, order, ms(at))
+		r.Message, inputs, r.Queue, r.Deferred, r.Forced, r.Force, r.RetryOf, r.KeepOrder, r.Target, r.Pops, order, state, why, ms(at))
 	if err != nil {
 		return 0, err
 	}
 	for i := range r.Jobs {
 		j := &r.Jobs[i]
-		err := t.exec(`INSERT INTO jobs (run, name, position, needs, hosts, deploys, path, grp, ready, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')`,
-			id, j.Name, i, strings.Join(j.Needs, ","), strings.Join(j.Hosts, ","), j.Deploys, j.Path, j.Group, j.Ready)
+		jobState, jobWhy := deploy.Queued, ""
+		if j.Ready {
+			jobState, jobWhy = state, why
+		}
+		err := t.exec(`INSERT INTO jobs (run, name, position, needs, hosts, deploys, path, grp, ready, state, waiting_for) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			id, j.Name, i, strings.Join(j.Needs, ","), strings.Join(j.Hosts, ","), j.Deploys, j.Path, j.Group, j.Ready, jobState, jobWhy)
 		if err != nil {
 			return 0, err
 		}
 	}
 	t.wake = true
 	return id, nil
+}
+
+// heldBy gives the state in which a run begins: waiting, where a hold by hand
+// keeps its pipeline back and a job of it would be ready.
+func (t *tx) heldBy(r *deploy.NewRun) (deploy.State, string, error) {
+	if r.Event == deploy.Rollback || !slices.ContainsFunc(r.Jobs, func(j deploy.NewJob) bool { return j.Ready }) {
+		return deploy.Queued, "", nil
+	}
+	h := deploy.Hold{Kind: deploy.HoldAll}
+	found, err := t.row(`SELECT actor, reason FROM holds WHERE pipeline = ? AND kind = 'hold'`, []any{r.Pipeline}, &h.By, &h.Reason)
+	if err != nil || !found {
+		return deploy.Queued, "", err
+	}
+	return deploy.Waiting, h.Sentence(), nil
 }
 
 // Create makes a run that no delivery brings: by hand, as a retry, as a

@@ -186,11 +186,22 @@ func (s *Store) Runs(ctx context.Context, f deploy.RunFilter) ([]deploy.Run, err
 	return list, err
 }
 
-// Active gives everything that is not terminal, in one snapshot.
+// Unfinished gives everything that is not terminal, in one snapshot.
+func (s *Store) Unfinished(ctx context.Context) (*deploy.Active, error) {
+	return s.active(ctx, `WHERE state IN ('queued', 'waiting', 'running')`)
+}
+
+// Active is [Store.Unfinished] without the runs that a hold keeps waiting:
+// nothing can be decided of them until it ends, and there may be thousands.
 func (s *Store) Active(ctx context.Context) (*deploy.Active, error) {
+	return s.active(ctx, `WHERE state IN ('queued', 'waiting', 'running')
+		AND NOT (state = 'waiting' AND event != 'rollback' AND pipeline IN (SELECT pipeline FROM holds WHERE kind = 'hold'))`)
+}
+
+func (s *Store) active(ctx context.Context, where string) (*deploy.Active, error) {
 	a := &deploy.Active{Locks: map[string]deploy.LockHolder{}}
 	err := s.snapshot(ctx, func(t *session) (err error) {
-		if a.Runs, err = readRuns(t, false, `WHERE state IN ('queued', 'waiting', 'running')`); err != nil {
+		if a.Runs, err = readRuns(t, false, where); err != nil {
 			return err
 		}
 		err = t.each(func(rows *sql.Rows) error {
