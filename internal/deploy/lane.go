@@ -5,15 +5,17 @@ import "slices"
 // OrderLane puts the pushes of one ref in order, the oldest first: it takes
 // them in the order of their acceptance and gives their indexes. A push whose
 // after is another one's before stands before that one, because deliveries
-// come out of order; one that goes on from the newest stands last. Where both
-// hold, as after a revert by force, acceptance decides.
+// come out of order. Where that one leads up to it as well, as after a revert
+// by force, acceptance decides.
 func OrderLane(pushes []RefMove) []int {
 	order := make([]int, 0, len(pushes))
 	for i, p := range pushes {
 		at := len(order)
-		follows := len(order) > 0 && known(p.Before) && pushes[order[len(order)-1]].After == p.Before
-		if !follows && known(p.After) && p.After != p.Before {
-			if k := slices.IndexFunc(order, func(o int) bool { return pushes[o].Before == p.After }); k >= 0 {
+		if known(p.After) && p.After != p.Before {
+			k := slices.IndexFunc(order, func(o int) bool {
+				return pushes[o].Before == p.After && !leads(pushes, order, pushes[o].After, p.Before)
+			})
+			if k >= 0 {
 				at = k
 			}
 		}
@@ -23,6 +25,32 @@ func OrderLane(pushes []RefMove) []int {
 		}
 	}
 	return order
+}
+
+// leads says whether the accepted pushes lead from one commit to another.
+func leads(pushes []RefMove, order []int, from, to string) bool {
+	if !known(from) || !known(to) {
+		return false
+	}
+	seen := map[string]bool{}
+	todo := []string{from}
+	for len(todo) > 0 {
+		c := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if c == to {
+			return true
+		}
+		if seen[c] {
+			continue
+		}
+		seen[c] = true
+		for _, o := range order {
+			if pushes[o].Before == c && known(pushes[o].After) {
+				todo = append(todo, pushes[o].After)
+			}
+		}
+	}
+	return false
 }
 
 // pullBefore moves the pushes that lead up to the one at a place before it:

@@ -110,15 +110,21 @@ func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *d
 		}
 		rc.Runs = append(rc.Runs, id)
 	}
-	if d.Push != nil && !follows {
-		// Only one that leads up to another is out of order.
+	if d.Push != nil {
+		// One that leads up to another, accepted before it, is out of order.
 		var later int64
 		found, err := t.row(`SELECT id FROM pushes WHERE repository = ? AND ref = ? AND before_sha = ? AND id != ? LIMIT 1`,
 			[]any{d.Push.Repository, d.Push.Ref, d.Push.After, push}, &later)
-		if err != nil || !found {
+		if err != nil {
 			return err
 		}
-		return t.reorder(d.Push)
+		if found {
+			last, err := t.reorder(d.Push)
+			if err != nil {
+				return err
+			}
+			follows = follows && last == push
+		}
 	}
 	for i := range runs {
 		if follows && runs[i].Queue == deploy.QueueLatest {
@@ -145,11 +151,11 @@ func (t *tx) push(delivery int64, p *deploy.RefMove, order int64) (id int64, fol
 }
 
 // reorder puts the last pushes of a lane, and the runs that they started, in
-// the order that their commits tell.
-func (t *tx) reorder(p *deploy.RefMove) error {
+// the order that their commits tell, and gives the newest push.
+func (t *tx) reorder(p *deploy.RefMove) (last int64, err error) {
 	var ids, orders []int64
 	var moves []deploy.RefMove
-	err := t.each(func(rows *sql.Rows) error {
+	err = t.each(func(rows *sql.Rows) error {
 		var id, ord int64
 		var m deploy.RefMove
 		if err := rows.Scan(&id, &ord, &m.Before, &m.After); err != nil {
@@ -161,21 +167,22 @@ func (t *tx) reorder(p *deploy.RefMove) error {
 			SELECT id, ord, before_sha, after_sha FROM pushes WHERE repository = ? AND ref = ? ORDER BY ord DESC LIMIT ?
 		) ORDER BY id`, p.Repository, p.Ref, laneWindow)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	slots := sorted(orders)
 	for place, k := range deploy.OrderLane(moves) {
+		last = ids[k]
 		if orders[k] == slots[place] {
 			continue
 		}
 		if err := t.exec(`UPDATE pushes SET ord = ? WHERE id = ?`, slots[place], ids[k]); err != nil {
-			return err
+			return 0, err
 		}
 		if err := t.exec(`UPDATE runs SET ord = ? WHERE push = ?`, slots[place], ids[k]); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return last, nil
 }
 
 // supersede ends the older runs of the lane that have not started a job.

@@ -37,6 +37,7 @@ CREATE TABLE pushes (
     ord        INTEGER NOT NULL
 );
 CREATE INDEX pushes_lane ON pushes (repository, ref, ord);
+CREATE INDEX pushes_before ON pushes (repository, ref, before_sha);
 CREATE INDEX pushes_delivery ON pushes (delivery);
 
 CREATE TABLE runs (
