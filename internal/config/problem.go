@@ -25,7 +25,13 @@ func (p Problem) String() string {
 	if p.Path != "" {
 		s += ": " + p.Path
 	}
-	return s + ": " + p.Message
+	// Keys and values come from the file: nothing in them may move a cursor.
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s+": "+p.Message)
 }
 
 // Problems are all that is wrong with a file, in its order.
@@ -39,9 +45,23 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (p Problems) sort() {
+// inOrder sorts by place. What an alias repeats is said once.
+func (p Problems) inOrder() Problems {
 	slices.SortStableFunc(p, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Path, b.Path))
+	})
+	type place struct {
+		line, column int
+		message      string
+	}
+	seen := map[place]bool{}
+	return slices.DeleteFunc(p, func(x Problem) bool {
+		at := place{x.Line, x.Column, x.Message}
+		if x.Line > 0 && seen[at] {
+			return true
+		}
+		seen[at] = true
+		return false
 	})
 }
 
