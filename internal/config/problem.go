@@ -14,6 +14,7 @@ type Problem struct {
 	Line, Column int    // 0 = the file as a whole
 	Path         string // pipelines.shop.jobs.deploy.needs
 	Message      string // one sentence
+	Unread       bool   // a hook's secret that this process cannot read; the daemon's own may
 }
 
 // String is file:line:column: path: message.
@@ -25,13 +26,18 @@ func (p Problem) String() string {
 	if p.Path != "" {
 		s += ": " + p.Path
 	}
-	// Keys and values come from the file: nothing in them may move a cursor.
+	return printable(s + ": " + p.Message)
+}
+
+// printable takes out what would move a cursor: keys and values come from the
+// file.
+func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return '?'
 		}
 		return r
-	}, s+": "+p.Message)
+	}, s)
 }
 
 // Problems are all that is wrong with a file, in its order.
