@@ -78,8 +78,8 @@ func (c *checker) check(v *value, p *place, path string) *node {
 		return nil
 	}
 	switch p.kind {
-	case section, names, variables, secretMap, flag:
-		if v.null && p.kind == flag {
+	case section, names, variables, secretMap, mayBeEmpty:
+		if v.null && p.kind == mayBeEmpty {
 			n.keys = map[string]*node{}
 			return n
 		}
@@ -181,7 +181,7 @@ func (c *checker) keys(n *node, p *place) *node {
 	lines := map[string]int{}
 	for _, e := range entries {
 		name := p.fold(e.name)
-		path := strings.TrimPrefix(n.path+"."+name, ".")
+		path := strings.TrimPrefix(n.path+"."+short(name), ".")
 		if line, ok := lines[name]; ok {
 			c.problem(e.line, e.column, path, "this is written twice; first in line %d", line)
 			continue

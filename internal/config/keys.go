@@ -21,13 +21,13 @@ const (
 	sections               // a list of sections
 	expression             // an if
 	textOrMap              // a text, or a section
-	flag                   // on.push: a section that may be empty
+	mayBeEmpty             // on.push: a section that may be empty
 )
 
 var kindNames = map[kind]string{
 	section: "section", names: "named sections", text: "text", number: "whole number", decimal: "number", boolean: "true or false",
 	duration: "duration", size: "size", texts: "list of texts", variables: "variables", secret: "secret", secretMap: "variables with secrets",
-	sections: "list of sections", expression: "expression", textOrMap: "text or section", flag: "section",
+	sections: "list of sections", expression: "expression", textOrMap: "text or section", mayBeEmpty: "section",
 }
 
 // key is one line of the table: everything that is known of a key.
@@ -154,7 +154,7 @@ var table = []key{
 	{"pipelines.*.auth.username", text, "x-access-token", nil, false, "User name for HTTPS."},
 	{"pipelines.*.hook", text, "(the only hook)", nil, false, "The hook whose pushes it takes."},
 	{"pipelines.*.on", section, "", nil, false, "What starts it. Every pipeline can be started by `deployhook trigger` besides."},
-	{"pipelines.*.on.push", flag, "", nil, false, "Pushes. With branches alone tags start nothing, and the other way round."},
+	{"pipelines.*.on.push", mayBeEmpty, "", nil, false, "Pushes. With branches alone tags start nothing, and the other way round."},
 	{"pipelines.*.on.push.branches", texts, "", nil, false, "Globs as on GitHub: `*` stops at a slash, `**` does not, a leading `!` takes back, the last match counts."},
 	{"pipelines.*.on.push.branches_ignore", texts, "", nil, false, "Branches that start nothing; not together with `branches`."},
 	{"pipelines.*.on.push.tags", texts, "", nil, false, "Tags."},
@@ -167,7 +167,7 @@ var table = []key{
 	{"pipelines.*.on.schedule", sections, "", nil, true, "Times."},
 	{"pipelines.*.on.schedule[].cron", text, "", nil, true, "Five fields, or six with seconds first."},
 	{"pipelines.*.on.schedule[].timezone", text, "UTC", nil, true, "Zone of the times."},
-	{"pipelines.*.on.manual", flag, "", nil, true, "Inputs of a start by hand."},
+	{"pipelines.*.on.manual", mayBeEmpty, "", nil, true, "Inputs of a start by hand."},
 	{"pipelines.*.on.manual.inputs", names, "", nil, true, "Inputs by name."},
 	{"pipelines.*.on.manual.inputs.*", section, "", nil, true, "One input."},
 	{"pipelines.*.on.manual.inputs.*.description", text, "", nil, true, "What it is for."},
@@ -175,10 +175,10 @@ var table = []key{
 	{"pipelines.*.on.manual.inputs.*.default", text, "", nil, true, "Its value when it is not given."},
 	{"pipelines.*.on.manual.inputs.*.type", text, "", nil, true, "string, boolean, number or choice."},
 	{"pipelines.*.on.manual.inputs.*.options", texts, "", nil, true, "Values of a choice."},
-	{"pipelines.*.on.workflow_run", flag, "", nil, true, "A workflow on GitHub has ended."},
+	{"pipelines.*.on.workflow_run", mayBeEmpty, "", nil, true, "A workflow on GitHub has ended."},
 	{"pipelines.*.on.workflow_run.workflows", texts, "", nil, true, "Workflows by name."},
 	{"pipelines.*.on.workflow_run.branches", texts, "", nil, true, "Their branches."},
-	{"pipelines.*.on.release", flag, "", nil, true, "A release on the forge."},
+	{"pipelines.*.on.release", mayBeEmpty, "", nil, true, "A release on the forge."},
 	{"pipelines.*.on.pipeline", section, "", nil, true, "Another pipeline has succeeded."},
 	{"pipelines.*.on.pipeline.name", text, "", nil, true, "That pipeline."},
 	{"pipelines.*.branch", text, "(the repository's default)", nil, false, "The branch for events without a commit."},
@@ -301,6 +301,9 @@ func buildPlaces() *place {
 			at = at.child(part)
 		}
 		at.key = k
+		if k.kind == sections {
+			at.child("[]").key = key{path: k.path + "[]", kind: section, later: k.later}
+		}
 	}
 	return top
 }

@@ -41,7 +41,7 @@ func schemaOf(p *place) map[string]any {
 	switch p.kind {
 	case section:
 		schemaKeys(s, p, "object")
-	case flag:
+	case mayBeEmpty:
 		schemaKeys(s, p, "object", "null")
 	case textOrMap:
 		schemaKeys(s, p, "object", "string")

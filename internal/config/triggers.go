@@ -35,7 +35,7 @@ func (b *builder) triggers(p *deploy.Pipeline, n *node) {
 			b.warn(h, "payloads of a %s hook start nothing here: on.hook is for a generic hook", x.Provider)
 		}
 	}
-	if b.absent(n, "on") || on != nil && len(on.order) == 0 && !b.within(on.path) {
+	if p.Repository != "" && (b.absent(n, "on") || on != nil && len(on.order) == 0 && !b.within(on.path)) {
 		b.warn(n, "nothing starts this pipeline but deployhook trigger %s", p.Name)
 	}
 }
