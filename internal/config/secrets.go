@@ -96,14 +96,21 @@ func readSecret(path string) ([]byte, error) {
 
 var errTooLong = fmt.Errorf("it is over %d KiB", secretMost>>10)
 
-// output keeps what a command prints, up to a bound.
-type output struct{ bytes.Buffer }
+// output keeps what a command prints. The buffer is not embedded: it has a
+// ReadFrom, which would go around the bound.
+type output struct {
+	buf  bytes.Buffer
+	over bool
+	full func() // called at the bound: the command would write on for ever
+}
 
 func (o *output) Write(p []byte) (int, error) {
-	if o.Len()+len(p) > secretMost {
+	if o.buf.Len()+len(p) > secretMost {
+		o.over = true
+		o.full()
 		return 0, errTooLong
 	}
-	return o.Buffer.Write(p)
+	return o.buf.Write(p)
 }
 
 // runSecret gives what a command prints. What it prints beside, on standard
@@ -111,7 +118,7 @@ func (o *output) Write(p []byte) (int, error) {
 func runSecret(ctx context.Context, command string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, secretTime)
 	defer cancel()
-	var out output
+	out := output{full: cancel}
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Stdout = &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -120,14 +127,14 @@ func runSecret(ctx context.Context, command string) ([]byte, error) {
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
 	switch {
-	case errors.Is(err, errTooLong):
+	case out.over:
 		return nil, errTooLong
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("its command did not end within %v", secretTime)
 	case err != nil && !errors.Is(err, exec.ErrWaitDelay): // what it left in the background does not count
 		return nil, fmt.Errorf("its command failed: %w", err)
 	}
-	return out.Bytes(), nil
+	return out.buf.Bytes(), nil
 }
 
 // CheckSecrets reads the secrets of a file. A hook must not start with a
@@ -179,7 +186,7 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 
 // reason is an error of Resolve without the name, which its place has.
 func reason(s deploy.Secret, err error) string {
-	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "secret "+s.Name), ": ")
+	return strings.TrimLeft(strings.TrimPrefix(err.Error(), "secret "+s.Name), ": ")
 }
 
 func characters(n int) string {
