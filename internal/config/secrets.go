@@ -161,7 +161,7 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 				p.Unread = errors.As(err, new(notHereError)) || errors.Is(err, fs.ErrPermission)
 				errs = append(errs, p)
 			} else if n := len([]rune(v)); n < secretLeast {
-				errs = append(errs, problem(path, "it has %s, and %d are the least: make one with openssl rand -hex 32", characters(n), secretLeast))
+				errs = append(errs, problem(path, "it has %s, and %d are the least: make one with openssl rand -hex 32", counted(n, "character"), secretLeast))
 			}
 		}
 	}
@@ -178,7 +178,7 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 		if err != nil {
 			warnings = append(warnings, problem(path, "%s", reason(s, err)))
 		} else if len(v) < maskLeast {
-			warnings = append(warnings, problem(path, "it has %d bytes; values under %d are not masked in logs", len(v), maskLeast))
+			warnings = append(warnings, problem(path, "it has %s; values under %d bytes are not masked in logs", counted(len(v), "byte"), maskLeast))
 		}
 	}
 	return errs, warnings
@@ -189,11 +189,11 @@ func reason(s deploy.Secret, err error) string {
 	return strings.TrimLeft(strings.TrimPrefix(err.Error(), "secret "+s.Name), ": ")
 }
 
-func characters(n int) string {
+func counted(n int, what string) string {
 	if n == 1 {
-		return "1 character"
+		return "1 " + what
 	}
-	return fmt.Sprintf("%d characters", n)
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // secretsOf are the secrets of a config beside those of its hooks: of the

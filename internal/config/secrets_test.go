@@ -183,6 +183,6 @@ pipelines:
 	same(t, text(warnings),
 		"deploy.yaml: secrets.gone: /none is not there",
 		"deploy.yaml: pipelines.p.auth.token: there is no variable NO_TOKEN",
-		"deploy.yaml: pipelines.p.jobs.j.secrets.A: it has 1 bytes; values under 6 are not masked in logs",
+		"deploy.yaml: pipelines.p.jobs.j.secrets.A: it has 1 byte; values under 6 bytes are not masked in logs",
 	)
 }
