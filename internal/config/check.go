@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,11 +42,23 @@ type checker struct {
 	file     string
 	problems Problems
 	warnings Problems
-	broken   map[string]bool // paths with a problem: those that need them stay quiet
+	inside   map[string]bool // paths at or below which something is wrong: those that need them stay quiet
+	meant    map[string]bool // keys that an unknown one was taken for
+}
+
+func newChecker(file string) *checker {
+	return &checker{file: file, inside: map[string]bool{}, meant: map[string]bool{}}
 }
 
 func (c *checker) problem(line, column int, path, format string, args ...any) {
-	c.broken[path] = true
+	for p := path; ; {
+		c.inside[p] = true
+		i := strings.LastIndexAny(p, ".[")
+		if i < 0 {
+			break
+		}
+		p = p[:i]
+	}
 	c.problems = append(c.problems, Problem{File: c.file, Line: line, Column: column, Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
@@ -65,8 +78,8 @@ func (c *checker) check(v *value, p *place, path string) *node {
 		return nil
 	}
 	switch p.kind {
-	case section, names, variables, secretMap, flag:
-		if v.null && (p.kind == flag || path == "") {
+	case section, names, variables, secretMap, mayBeEmpty:
+		if v.null && p.kind == mayBeEmpty {
 			n.keys = map[string]*node{}
 			return n
 		}
@@ -74,6 +87,9 @@ func (c *checker) check(v *value, p *place, path string) *node {
 			n.v = events(v)
 		}
 		if !n.v.isMap {
+			if p.path == "secrets.*" {
+				return bad("say where the secret is read from, like {environment: NAME}; its value never stands in this file")
+			}
 			return bad("a section is wanted here, not %s", v.what())
 		}
 		return c.keys(n, p)
@@ -110,6 +126,9 @@ func (c *checker) check(v *value, p *place, path string) *node {
 				c.problem(x.line, x.column, fmt.Sprintf("%s[%d]", path, i), "a text is wanted here, not %s", x.what())
 				continue
 			}
+			if !c.literal(x, fmt.Sprintf("%s[%d]", path, i)) {
+				continue
+			}
 			n.items = append(n.items, &node{v: x, path: path, text: x.text})
 		}
 		return n
@@ -136,91 +155,153 @@ func events(v *value) *value {
 	return m
 }
 
+// free says whether the user chooses the names in a section.
+func (p *place) free() bool { return p.kind == names || p.kind == variables || p.kind == secretMap }
+
+// fold gives the one spelling of a key: - stands for _ in our own.
+func (p *place) fold(name string) string {
+	if p.free() || strings.HasPrefix(name, "x-") {
+		return name
+	}
+	return strings.ReplaceAll(name, "-", "_")
+}
+
 // keys reads the keys of a section.
 func (c *checker) keys(n *node, p *place) *node {
 	n.keys = map[string]*node{}
-	entries, err := merged(n.v)
+	if p.path == "pipelines.*.jobs" && slices.ContainsFunc(n.v.entries, func(e entry) bool { return e.name == mergeKey }) {
+		c.bad(n, "<< among jobs would change their order without showing it: write the jobs out")
+		return nil
+	}
+	entries, err := merged(n.v, p.fold)
 	if err != nil {
 		c.bad(n, "%v", err)
 		return nil
 	}
-	if strings.HasSuffix(n.path, ".jobs") && slices.ContainsFunc(n.v.entries, func(e entry) bool { return e.name == mergeKey }) {
-		c.bad(n, "<< among jobs would change their order without showing it: write the jobs out")
-		return nil
-	}
+	lines := map[string]int{}
 	for _, e := range entries {
-		at := &value{line: e.line, column: e.column}
-		name := e.name
-		free := p.kind == names || p.kind == variables || p.kind == secretMap
-		if !free {
-			if strings.HasPrefix(name, "x-") {
-				continue
-			}
-			name = strings.ReplaceAll(name, "-", "_")
-		}
-		path := strings.TrimPrefix(n.path+"."+name, ".")
-		if first, ok := n.keys[name]; ok || c.broken[path] {
-			if ok {
-				c.problem(at.line, at.column, path, "this is written twice; first in line %d", first.v.line)
-			}
+		name := p.fold(e.name)
+		path := strings.TrimPrefix(n.path+"."+short(name), ".")
+		if line, ok := lines[name]; ok {
+			c.problem(e.line, e.column, path, "this is written twice; first in line %d", line)
 			continue
 		}
-		switch p.kind {
-		case names:
-			if !validName(name) {
-				c.problem(at.line, at.column, path, "a name has letters, digits, - and _, and begins with a letter or digit; at most 64")
-				continue
-			}
-			if k := c.check(e.value, p.any, path); k != nil {
-				n.add(name, k)
-			}
-		case variables:
-			if k := c.variable(e, name, path); k != nil {
-				n.add(name, k)
-			}
-		case secretMap:
-			if !validVariable(name) {
-				c.problem(at.line, at.column, path, "the name of a variable has letters, digits and _, and does not begin with a digit")
-			} else if k := c.secret(&node{v: e.value, path: path}); k != nil {
-				n.add(name, k)
-			}
-		default:
-			child := p.children[name]
-			switch {
-			case child == nil:
-				c.problem(at.line, at.column, path, "unknown key%s", deploy.DidYouMean(name, p.order))
-			case child.later:
-				c.problem(at.line, at.column, path, "%s: not available in this version", name)
-			default:
-				if k := c.check(e.value, child, path); k != nil {
-					n.add(name, k)
-				}
-			}
+		lines[name] = e.line
+		if k := c.entry(e, name, path, n, p); k != nil {
+			n.keys[name] = k
+			n.order = append(n.order, name)
 		}
 	}
 	return n
 }
 
-func (n *node) add(name string, k *node) {
-	n.keys[name] = k
-	n.order = append(n.order, name)
-}
-
-func (c *checker) variable(e entry, name, path string) *node {
+// entry reads one key of a section; nil when it is wrong, or to be left alone.
+func (c *checker) entry(e entry, name, path string, n *node, p *place) *node {
 	switch {
-	case !validVariable(name):
-		c.problem(e.line, e.column, path, "the name of a variable has letters, digits and _, and does not begin with a digit")
-	case strings.HasPrefix(name, "DEPLOYHOOK"):
-		c.problem(e.line, e.column, path, "names that begin with DEPLOYHOOK are deployhook's own")
-	case e.value.isMap || e.value.isList:
-		c.problem(e.value.line, e.value.column, path, "a text is wanted here, not %s; a secret stands under secrets of a job", e.value.what())
-	case strings.IndexByte(e.value.text, 0) >= 0:
-		c.problem(e.value.line, e.value.column, path, "a variable cannot hold a NUL byte")
+	case p.kind == names:
+		if !validName(name) {
+			c.problem(e.line, e.column, path, "a name has letters, digits, - and _, and begins with a letter or digit; at most 64")
+			return nil
+		}
+		return c.check(e.value, p.any, path)
+	case p.kind == variables:
+		return c.variable(e, name, path)
+	case p.kind == secretMap:
+		if !c.variableName(e, name, path) {
+			return nil
+		}
+		return c.secret(&node{v: e.value, path: path})
+	case strings.HasPrefix(name, "x-"):
+		return nil
+	}
+	child := p.children[name]
+	switch {
+	case child == nil && p.path == "secrets.*":
+		// It may be a value that was written by mistake.
+		c.problem(e.line, e.column, n.path, "the source of a secret is one of environment, file, credential and command")
+	case child == nil:
+		hint := deploy.DidYouMean(name, p.order)
+		for _, known := range p.order {
+			if hint == fmt.Sprintf("; did you mean %q?", known) {
+				c.meant[strings.TrimPrefix(n.path+"."+known, ".")] = true
+			}
+		}
+		if other, ok := elsewhere[p.path+"."+name]; ok {
+			hint = "; " + other
+		}
+		c.problem(e.line, e.column, path, "unknown key%s", hint)
+	case child.later:
+		c.problem(e.line, e.column, path, "not available in this version")
 	default:
-		return &node{v: e.value, path: path, text: e.value.text}
+		return c.check(e.value, child, path)
 	}
 	return nil
 }
+
+// elsewhere says what to write for keys that people bring from GitHub Actions.
+var elsewhere = map[string]string{
+	".jobs": "jobs stand in a pipeline", ".on": "on stands in a pipeline", ".steps": "steps stand in a job of a pipeline",
+	"pipelines.*.steps":                            "steps stand in a job, under jobs",
+	"pipelines.*.jobs.*.runs_on":                   "write host",
+	"pipelines.*.jobs.*.run":                       "commands stand under steps: [{run: …}]",
+	"pipelines.*.jobs.*.timeout_minutes":           "write timeout: 30m",
+	"pipelines.*.jobs.*.strategy":                  "strategy stands under release",
+	"pipelines.*.jobs.*.container":                 "containers are not started here: write docker run in a step",
+	"pipelines.*.jobs.*.services":                  "containers are not started here: write docker run in a step",
+	"pipelines.*.jobs.*.steps[].uses":              "actions do not run here: write their commands in run",
+	"pipelines.*.jobs.*.steps[].with":              "actions do not run here: write their commands in run",
+	"pipelines.*.jobs.*.steps[].timeout_minutes":   "write timeout: 30m",
+	"pipelines.*.jobs.*.steps[].working_directory": "write working_dir",
+}
+
+// variableName checks the name of a step's variable.
+func (c *checker) variableName(e entry, name, path string) bool {
+	switch {
+	case !validVariable(name):
+		c.problem(e.line, e.column, path, "the name of a variable has letters, digits and _, and does not begin with a digit")
+	case name == "CI" || strings.HasPrefix(name, "DEPLOYHOOK"):
+		c.problem(e.line, e.column, path, "CI and names that begin with DEPLOYHOOK are deployhook's own")
+	default:
+		return true
+	}
+	return false
+}
+
+func (c *checker) variable(e entry, name, path string) *node {
+	v := e.value
+	switch {
+	case !c.variableName(e, name, path):
+	case v.isMap || v.isList:
+		c.problem(v.line, v.column, path, "a text is wanted here, not %s; a secret stands under secrets of a job", v.what())
+	case strings.IndexByte(v.text, 0) >= 0:
+		c.problem(v.line, v.column, path, "a variable cannot hold a NUL byte")
+	case len(v.text) > variableMost:
+		c.problem(v.line, v.column, path, "a variable holds at most %d KiB", variableMost>>10)
+	default:
+		return &node{v: v, path: path, text: v.text}
+	}
+	return nil
+}
+
+// variableMost bounds a variable; the kernel refuses one string of 128 KiB.
+const variableMost = 64 << 10
+
+// literal refuses expressions and NUL bytes in a text that is taken as it is.
+func (c *checker) literal(v *value, path string) bool {
+	switch {
+	case strings.IndexByte(v.text, 0) >= 0:
+		c.problem(v.line, v.column, path, "this text cannot hold a NUL byte")
+	case strings.Contains(v.text, "${{"):
+		c.problem(v.line, v.column, path, "${{ }} has no meaning here: it stands in values of env")
+	default:
+		return true
+	}
+	return false
+}
+
+// commands are the texts that a shell runs; a message of their own says what
+// to write for ${{ }}.
+var commands = []string{"run", "restart", "group"}
 
 // scalar reads a value of one line by its kind.
 func (c *checker) scalar(n *node, p *place) *node {
@@ -233,16 +314,18 @@ func (c *checker) scalar(n *node, p *place) *node {
 		return bad("a %s is wanted here, not %s", kindNames[p.kind], v.what())
 	}
 	n.text = v.text
-	var err error
 	switch p.kind {
+	case text, textOrMap:
+		if !slices.Contains(commands, lastName(p.path)) && !c.literal(v, n.path) {
+			return nil
+		}
 	case number:
-		var i int
-		if i, err = strconv.Atoi(v.text); err != nil || i < 0 || i > 1_000_000 {
+		// A leading 0 or _ means something else to other readers of YAML.
+		if i, err := strconv.Atoi(v.text); err != nil || strconv.Itoa(i) != v.text || i < 0 || i > 1_000_000 {
 			return bad("a whole number is wanted here, not %q", short(v.text))
 		}
 	case decimal:
-		var f float64
-		if f, err = strconv.ParseFloat(v.text, 64); err != nil || !(f > 0 && f <= 100) {
+		if f, err := strconv.ParseFloat(v.text, 64); err != nil || !(f > 0 && f <= 100) {
 			return bad("a number above 0 and up to 100 is wanted here, not %q", short(v.text))
 		}
 	case boolean:
@@ -250,20 +333,24 @@ func (c *checker) scalar(n *node, p *place) *node {
 			return bad("true or false is wanted here, not %q", short(v.text))
 		}
 	case duration:
-		if _, err = parseDuration(v.text); err != nil {
+		d, err := parseDuration(v.text)
+		if err != nil {
 			return bad("%v", err)
 		}
+		if d == 0 && lastName(p.path) == "timeout" {
+			return bad("a timeout is more than 0")
+		}
 	case size:
-		if _, err = parseSize(v.text); err != nil {
+		if _, err := parseSize(v.text); err != nil {
 			return bad("%v", err)
 		}
 	case expression:
-		if _, err = deploy.CompileExpr(v.text); err != nil {
+		if _, err := deploy.CompileExpr(v.text); err != nil {
 			return bad("%v", err)
 		}
 	}
 	if len(p.allowed) > 0 && !slices.Contains(p.allowed, v.text) {
-		if slices.Contains(notYet[lastName(n.path)], v.text) {
+		if slices.Contains(notYet[lastName(p.path)], v.text) || strings.HasPrefix(p.path, "server.agent.") && strings.HasPrefix(v.text, "/") {
 			return bad("%s: not available in this version", short(v.text))
 		}
 		return bad("%q is not one of %s%s", short(v.text), strings.Join(p.allowed, ", "), deploy.DidYouMean(v.text, p.allowed))
@@ -301,34 +388,50 @@ func (c *checker) source(n *node) *node {
 	if s == nil || c.within(n.path) {
 		return nil
 	}
+	return c.oneSource(s)
+}
+
+// oneSource checks a source whose keys have been read. What stands there is
+// not repeated: it may be a value that was written by mistake.
+func (c *checker) oneSource(s *node) *node {
 	if len(s.order) != 1 {
-		c.bad(n, "exactly one of environment, file, credential and command is wanted")
+		c.bad(s, "exactly one of environment, file, credential and command is wanted")
 		return nil
 	}
-	if s.keys[s.order[0]].text == "" {
-		c.bad(n, "%s is empty", s.order[0])
-		return nil
+	k := s.keys[s.order[0]]
+	switch {
+	case k.text == "":
+		c.bad(k, "this is empty")
+	case s.order[0] == "environment" && !validVariable(k.text):
+		c.bad(k, "this is not the name of a variable: it has letters, digits and _, and does not begin with a digit")
+	case s.order[0] == "file" && !path.IsAbs(k.text):
+		c.bad(k, "this is not an absolute path")
+	case s.order[0] == "credential" && (strings.Contains(k.text, "/") || k.text == "." || k.text == ".." || len(k.text) > 255):
+		c.bad(k, "this is not the name of a credential, as in LoadCredential=NAME:PATH")
+	default:
+		return s
 	}
-	return s
+	return nil
 }
 
 // within says whether something at or below a path is wrong.
-func (c *checker) within(path string) bool {
-	for p := range c.broken {
-		if p == path || strings.HasPrefix(p, path+".") || strings.HasPrefix(p, path+"[") {
-			return true
-		}
-	}
-	return false
+func (c *checker) within(path string) bool { return c.inside[path] }
+
+// absent says whether a key is not there, and nothing that is wrong may have
+// been meant for it.
+func (c *checker) absent(n *node, name string) bool {
+	path := strings.TrimPrefix(n.path+"."+name, ".")
+	return n.get(name) == nil && !c.inside[path] && !c.meant[path]
 }
 
 func lastName(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
 
+// short makes a value fit into a message.
 func short(s string) string {
-	if len(s) > 60 {
-		return s[:60] + "…"
+	if len(s) <= 60 {
+		return s
 	}
-	return s
+	return strings.ToValidUTF8(s[:60], "") + "…"
 }
 
 func validName(s string) bool {
@@ -352,7 +455,7 @@ func validVariable(s string) bool {
 
 func parseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 || d > 7*24*time.Hour {
+	if err != nil || d < 0 || d > 7*24*time.Hour || s[0] == '+' || s[0] == '-' || s == "0" {
 		return 0, fmt.Errorf("a duration is wanted here, like 90s, 30m or 1h30m, up to 168h, not %q", short(s))
 	}
 	return d, nil

@@ -23,6 +23,8 @@ type File struct {
 	Deploy   *deploy.Config
 	Server   Server
 	Warnings Problems
+
+	written map[string]bool // paths of keys that were given, not defaulted
 }
 
 // Load reads a file, with the variables DEPLOYHOOK_SERVER_… and the flags over
@@ -33,73 +35,81 @@ func Load(path string, flags *pflag.FlagSet) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, server, err := parse(path, text)
-	if err != nil {
-		return nil, err
-	}
-	if f.Server, err = readServer(base(path), server, flags, true); err != nil {
-		return nil, err
-	}
-	return f, nil
+	return parse(path, text, func(name string, server *node) (Server, map[string]string, Problems) {
+		return readServer(name, server, flags, true)
+	})
 }
 
 // Parse reads the text of a file, without variables and flags: also a text
 // that was stored with a run.
 func Parse(name string, text []byte) (*File, error) {
-	f, server, err := parse(name, text)
-	if err != nil {
-		return nil, err
-	}
-	f.Server, err = readServer(base(name), server, nil, false)
-	return f, err
+	return parse(name, text, func(name string, server *node) (Server, map[string]string, Problems) {
+		return readServer(name, server, nil, false)
+	})
 }
 
 func read(path string) ([]byte, error) {
 	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s is not there: copy deploy.yaml.example to it, or name another file with --config", path)
-	}
-	if errors.Is(err, fs.ErrPermission) {
+	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%s cannot be read by this user: check its owner and mode", path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the config: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("reading %s: %w", path, errors.Unwrap(err))
 	}
 	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, fileMost+1))
+	if info, err := file.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a directory: name the file in it", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(file, fileMost+4))
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
+		return nil, fmt.Errorf("reading %s: %w", path, errors.Unwrap(err))
 	}
 	return b, nil
 }
 
-func parse(name string, text []byte) (*File, *node, error) {
-	c := &checker{file: base(name), broken: map[string]bool{}}
+// parse reads a file and, with server, its section server. Everything that is
+// wrong with either comes at once.
+func parse(name string, text []byte, server func(string, *node) (Server, map[string]string, Problems)) (*File, error) {
+	c := newChecker(base(name))
 	tree, err := parseTree(text)
 	var te *treeError
 	if errors.As(err, &te) {
-		return nil, nil, Problems{{File: c.file, Line: te.line, Column: te.column, Message: te.message}}
+		return nil, Problems{{File: c.file, Line: te.line, Column: te.column, Message: te.message}}
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if !tree.isMap {
-		return nil, nil, Problems{{File: c.file, Line: tree.line, Column: tree.column, Message: "sections like hooks and pipelines are wanted here, not " + tree.what()}}
+		return nil, Problems{{File: c.file, Line: tree.line, Column: tree.column, Message: "sections like hooks and pipelines are wanted here, not " + tree.what()}}
 	}
+	f := &File{Path: name, Deploy: &deploy.Config{}, written: map[string]bool{}}
 	top := c.check(tree, root, "")
-	if top == nil {
-		c.problems.sort()
-		return nil, nil, c.problems
+	if top != nil {
+		f.Deploy = c.build(top)
 	}
-	cfg := c.build(top)
-	if len(c.problems) > 0 {
-		c.problems.sort()
-		return nil, nil, c.problems
+	s, given, problems := server(c.file, top.get("server"))
+	f.Server = s
+	if problems = append(c.problems, problems...); len(problems) > 0 {
+		return nil, problems.inOrder()
 	}
 	sum := sha256.Sum256(text)
-	cfg.Digest, cfg.Text = hex.EncodeToString(sum[:]), string(text)
-	c.warnings.sort()
-	return &File{Path: name, Deploy: cfg, Warnings: c.warnings}, top.get("server"), nil
+	f.Deploy.Digest, f.Deploy.Text = hex.EncodeToString(sum[:]), string(text)
+	f.Warnings = c.warnings.inOrder()
+	noteWritten(top, f.written)
+	for key := range given {
+		f.written["server."+key] = true
+	}
+	return f, nil
+}
+
+// noteWritten notes the paths that stand in the file.
+func noteWritten(n *node, into map[string]bool) {
+	into[n.path] = true
+	for _, k := range n.keys {
+		noteWritten(k, into)
+	}
 }
 
 // Find gives the file that a command means: its flag, $DEPLOYHOOK_CONFIG,

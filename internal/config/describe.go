@@ -1,83 +1,202 @@
 package config
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"deployhook/internal/deploy"
 )
 
-// Describe prints what was understood of a file: what check prints.
+// describer writes what was understood of a file, line by line.
+type describer struct {
+	w      io.Writer
+	f      *File
+	indent string // of the lines of the part that is written
+}
+
+// Describe prints what was understood of a file, what check prints: each line
+// that nothing in the file, a variable or a flag decided ends with (default).
 func Describe(w io.Writer, f *File) {
-	fmt.Fprintf(w, "server    listens on %s, data in %s, %d workers\n", f.Server.Listen, f.Server.Data, f.Server.Workers)
+	d := &describer{w: w, f: f}
+	s := f.Server
+	d.head("server", "")
+	d.line("listen", s.Listen, "server.listen")
+	d.line("url", s.URL, "server.url")
+	d.line("data", s.Data, "server.data")
+	d.line("socket", s.Socket, "server.socket")
+	d.line("workers", strconv.Itoa(s.Workers), "server.workers")
+	d.line("log", s.LogLevel+", "+s.LogFormat, "server.log.level", "server.log.format")
+	d.line("bodies", fmt.Sprintf("at most %d MiB in memory", s.BodyMemory>>20), "server.limits.body_memory")
+	d.line("grace", span(s.ShutdownGrace)+" when it stops", "server.shutdown_grace")
 	for _, h := range f.Deploy.Hooks {
-		fmt.Fprintf(w, "hook      %s: POST /hooks/%s, %s, verified by %s\n", h.Name, h.Name, h.Provider, verifiedBy(h))
+		d.head("hook", h.Name)
+		d.line("address", "POST /hooks/"+h.Name)
+		d.line("provider", h.Provider, "hooks."+h.Name+".provider")
+		for _, k := range []struct {
+			name   string
+			secret *deploy.Secret
+		}{{"secret", h.Secret}, {"token", h.Token}} {
+			if k.secret != nil {
+				d.line(k.name, sourceText(*k.secret))
+			}
+		}
 	}
 	for i := range f.Deploy.Pipelines {
-		describePipeline(w, &f.Deploy.Pipelines[i])
+		d.pipeline(&f.Deploy.Pipelines[i])
 	}
 }
 
-func verifiedBy(h deploy.Hook) string {
+func (d *describer) head(what, name string) {
+	d.indent = "  "
+	fmt.Fprintln(d.w, strings.TrimSpace(what+" "+name))
+}
+
+// line writes a fact; with paths that were not written, as a default. A long
+// one goes on below itself.
+func (d *describer) line(what, text string, paths ...string) {
+	if text == "" {
+		return
+	}
+	if len(paths) > 0 && !slices.ContainsFunc(paths, func(p string) bool { return d.f.written[p] }) {
+		text += " (default)"
+	}
+	width := 80 - len(d.indent) - 10
+	rest := printable(text)
+	for i := 0; rest != ""; i++ {
+		part := rest
+		if len(part) > width {
+			cut := strings.LastIndexByte(part[:width+1], ' ')
+			if cut <= 0 {
+				cut = strings.IndexByte(part, ' ')
+			}
+			if cut > 0 {
+				part = part[:cut]
+			}
+		}
+		rest = strings.TrimPrefix(rest[len(part):], " ")
+		if i > 0 {
+			what = ""
+		}
+		fmt.Fprintf(d.w, "%s%-9s %s\n", d.indent, what, part)
+	}
+}
+
+// span is a duration without the zeros at its end: 30m, not 30m0s.
+func span(t time.Duration) string {
+	s := t.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func sourceText(s deploy.Secret) string {
 	switch {
-	case h.Secret != nil && h.Token != nil:
-		return "signature and token"
-	case h.Secret != nil:
-		return "signature"
+	case s.Environment != "":
+		return "from variable " + s.Environment
+	case s.File != "":
+		return "from file " + s.File
+	case s.Credential != "":
+		return "from systemd credential " + s.Credential
 	}
-	return "token"
+	return "from a command"
 }
 
-func describePipeline(w io.Writer, p *deploy.Pipeline) {
-	fmt.Fprintf(w, "pipeline  %s: %s\n", p.Name, started(p))
+func firstLine(s string) string {
+	line, rest, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	if strings.TrimSpace(rest) != "" {
+		line += " …"
+	}
+	return line
+}
+
+func (d *describer) pipeline(p *deploy.Pipeline) {
+	at := "pipelines." + p.Name
+	d.head("pipeline", p.Name)
 	if p.Repository != "" {
-		fmt.Fprintf(w, "  fetches  %s from %s\n", p.Repository, p.CloneURL)
+		d.line("commits", p.Repository)
+		d.line("from", p.CloneURL, at+".clone_url")
+		branch := p.Branch
+		if branch == "" {
+			branch = "the repository's"
+		}
+		d.line("branch", branch+" when an event names none", at+".branch")
 	} else {
-		fmt.Fprintln(w, "  fetches  nothing: jobs start in an empty workspace (default)")
+		d.line("commits", "none: jobs start in an empty workspace")
 	}
+	d.line("starts", started(p, d.f.written[at+".hook"]))
 	if p.If != nil {
-		fmt.Fprintf(w, "  if       %s\n", p.If.Source())
+		d.line("if", p.If.Source())
 	}
-	if p.Queue == deploy.QueueLatest && p.Repository != "" {
-		fmt.Fprintln(w, "  queue    latest: of several pushes to a ref the newest is deployed")
+	if p.Repository != "" {
+		queue := "latest: of several pushes to one ref the newest is deployed"
+		if p.Queue == deploy.QueueAll {
+			queue = "all: each push is deployed, in order"
+		}
+		d.line("queue", queue, at+".concurrency.queue")
 	}
 	for i := range p.Jobs {
-		j := &p.Jobs[i]
-		after := "at once"
-		if len(j.Needs) > 0 {
-			after = "after " + strings.Join(j.Needs, ", ")
-		}
-		fmt.Fprintf(w, "  job      %s: %s, on %s, %s, %v a step\n", j.Name, after, strings.Join(j.Hosts, ", "), count2(len(j.Steps), "step"), j.Timeout)
-		if r := j.Release; r != nil {
-			fmt.Fprintf(w, "           releases to %s, keeps %d and %d failed, group %s\n", r.Path, r.Keep, r.KeepFailed, j.Group)
-			for _, d := range r.SharedDirs {
-				fmt.Fprintf(w, "           shares directory %s\n", d)
-			}
-			for _, d := range r.SharedFiles {
-				fmt.Fprintf(w, "           shares file %s\n", d)
-			}
-			restart := "no restart (default)"
-			if j.Restart != "" {
-				line, _, _ := strings.Cut(j.Restart, "\n")
-				restart = "then " + line
-			}
-			fmt.Fprintf(w, "           %s\n", restart)
-		}
+		d.job(at+".jobs."+p.Jobs[i].Name, &p.Jobs[i])
 	}
 }
 
-func count2(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
+func (d *describer) job(at string, j *deploy.Job) {
+	kind := "test"
+	if j.Deploys() {
+		kind = "deploy"
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	fmt.Fprintf(d.w, "  job %s (%s)\n", j.Name, kind)
+	d.indent = "    "
+	after := "nothing: it starts at once"
+	if len(j.Needs) > 0 {
+		after = strings.Join(j.Needs, ", ")
+	}
+	d.line("after", after, at+".needs")
+	if j.If != nil {
+		d.line("if", j.If.Source())
+	}
+	d.line("host", strings.Join(j.Hosts, ", "), at+".host", at+".hosts")
+	d.line("timeout", span(j.Timeout)+" a step", at+".timeout", "defaults.timeout")
+	shell := j.Shell
+	if shell == "" {
+		shell = "bash -eo pipefail, else sh -e"
+	}
+	d.line("shell", shell, at+".shell", "defaults.shell")
+	for _, v := range j.Secrets {
+		d.line("secret", v.Name+" "+sourceText(v.Secret))
+	}
+	if r := j.Release; r != nil {
+		d.line("release", r.Path)
+		d.line("keeps", fmt.Sprintf("%d that were live, %d that were not", r.Keep, r.KeepFailed), at+".release.keep", at+".release.keep_failed")
+		if len(r.SharedDirs)+len(r.SharedFiles) > 0 {
+			d.line("shares", strings.Join(slices.Concat(r.SharedDirs, r.SharedFiles), ", "))
+		}
+	}
+	if j.Group != "" {
+		d.line("group", j.Group, at+".concurrency.group")
+	}
+	d.line("crash", map[deploy.CrashPolicy]string{deploy.CrashRerun: "rerun", deploy.CrashStop: "stop"}[j.OnCrash], at+".on_crash")
+	for i := range j.Steps {
+		d.line("step", firstLine(j.Steps[i].Name))
+	}
+	if j.Deploys() {
+		restart := firstLine(j.Restart)
+		if restart == "" {
+			restart = "nothing"
+		}
+		d.line("restart", restart, at+".restart")
+	}
 }
 
 // started says in words what starts a pipeline.
-func started(p *deploy.Pipeline) string {
+func started(p *deploy.Pipeline, named bool) string {
 	var by []string
 	if t := p.On.Push; t != nil {
 		what := "every push"
@@ -91,10 +210,13 @@ func started(p *deploy.Pipeline) string {
 			}
 		}
 		if len(parts) > 0 {
-			what = "pushes to " + strings.Join(parts, "; ")
+			what = "pushes: " + strings.Join(parts, "; ") + ";"
 		}
 		if p.Hook != "" {
 			what += " through hook " + p.Hook
+			if !named {
+				what += " (default)"
+			}
 		}
 		by = append(by, what)
 	}
@@ -106,118 +228,7 @@ func started(p *deploy.Pipeline) string {
 		by = append(by, what)
 	}
 	if len(by) == 0 {
-		return "only by hand"
+		return "by hand only: deployhook trigger " + p.Name
 	}
 	return strings.Join(by, ", or ")
-}
-
-// Reference is docs/configuration.md.
-func Reference() []byte {
-	var b bytes.Buffer
-	b.WriteString(`# Configuration reference
-
-Every key of deploy.yaml, made from the same table that reads the file
-(` + "`go generate ./internal/config`" + `). ` + "`*`" + ` stands for a name of yours, ` + "`[]`" + ` for an
-item of a list. A key marked *later* is known and refused by name: its part is
-not in this version. All keys are there since ` + since + `.
-
-- In our own keys ` + "`-`" + ` may stand for ` + "`_`" + `: ` + "`working-dir`" + `.
-- Unknown keys are errors with the line and a suggestion; ` + "`deployhook check`" + ` shows all at once.
-- Keys that begin with ` + "`x-`" + ` are left alone, so that anchors can stand in them.
-- Values of ` + "`env`" + ` keep their literal text: ` + "`1.10`, `0644`, `yes`" + `.
-
-| key | value | default | meaning |
-|---|---|---|---|
-`)
-	for _, k := range table {
-		what, def := kindNames[k.kind], k.def
-		if len(k.allowed) > 0 {
-			what = "`" + strings.Join(k.allowed, "`, `") + "`"
-		}
-		if k.later {
-			what = "*later*"
-		}
-		if def != "" {
-			def = "`" + def + "`"
-		}
-		doc := strings.ReplaceAll(k.doc, "|", `\|`)
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.path, what, def, doc)
-	}
-	return b.Bytes()
-}
-
-// Schema is the JSON schema of deploy.yaml, for editors.
-func Schema() []byte {
-	s := schemaOf(root)
-	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-	s["title"] = "deploy.yaml of deployhook"
-	s["patternProperties"] = map[string]any{"^x-": map[string]any{}}
-	b, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		panic(err) // the table is part of this program
-	}
-	return append(b, '\n')
-}
-
-func schemaOf(p *place) map[string]any {
-	s := map[string]any{}
-	if p.doc != "" {
-		s["description"] = strings.ReplaceAll(p.doc, "`", "")
-	}
-	scalar := []string{"string", "number", "boolean"}
-	switch p.kind {
-	case section, flag, textOrMap:
-		props := map[string]any{}
-		for _, name := range p.order {
-			if c := p.children[name]; !c.later {
-				props[name] = schemaOf(c)
-				if dashed := strings.ReplaceAll(name, "_", "-"); dashed != name {
-					props[dashed] = props[name]
-				}
-			}
-		}
-		s["properties"], s["additionalProperties"] = props, false
-		s["patternProperties"] = map[string]any{"^x-": map[string]any{}}
-		s["type"] = "object"
-		if p.kind == flag {
-			s["type"] = []string{"object", "null"}
-		}
-		if p.kind == textOrMap {
-			s["type"] = []string{"object", "string"}
-		}
-		if p.path == "pipelines.*.on" {
-			s["type"] = []string{"object", "string", "array"}
-		}
-	case names:
-		s["type"], s["additionalProperties"] = "object", schemaOf(p.any)
-	case variables:
-		s["type"], s["additionalProperties"] = "object", map[string]any{"type": append(scalar, "null")}
-	case secret:
-		s["anyOf"] = []any{map[string]any{"type": "string"}, map[string]any{"$ref": "#/properties/secrets/additionalProperties"}}
-	case secretMap:
-		s["type"] = "object"
-		s["additionalProperties"] = map[string]any{"anyOf": []any{map[string]any{"type": "string"}, map[string]any{"$ref": "#/properties/secrets/additionalProperties"}}}
-	case sections:
-		s["type"] = "array"
-		if p.item != nil {
-			item := *p.item
-			item.kind = section
-			s["items"] = schemaOf(&item)
-		}
-	case texts:
-		s["type"] = []string{"array", "string", "number"}
-		s["items"] = map[string]any{"type": scalar}
-	case number:
-		s["type"] = "integer"
-	case decimal:
-		s["type"] = "number"
-	case boolean:
-		s["type"] = "boolean"
-	case text, duration, size, expression:
-		s["type"] = scalar
-	}
-	if len(p.allowed) > 0 {
-		s = map[string]any{"description": s["description"], "enum": p.allowed}
-	}
-	return s
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,6 +26,9 @@ const (
 	maskLeast   = 6  // bytes from which a value is masked in logs
 )
 
+// notHereError is about what another user or service may well be able to read.
+type notHereError struct{ error }
+
 // Resolve reads a secret's value now, without the newline at its end. Its
 // errors name the secret and its source, never the value.
 func Resolve(ctx context.Context, s deploy.Secret) (string, error) {
@@ -33,7 +38,7 @@ func Resolve(ctx context.Context, s deploy.Secret) (string, error) {
 	case s.Environment != "":
 		v, ok := os.LookupEnv(s.Environment)
 		if !ok {
-			return "", fmt.Errorf("secret %s: the daemon has no variable %s", s.Name, s.Environment)
+			return "", notHereError{fmt.Errorf("secret %s: there is no variable %s", s.Name, s.Environment)}
 		}
 		b = []byte(v)
 	case s.File != "":
@@ -41,7 +46,7 @@ func Resolve(ctx context.Context, s deploy.Secret) (string, error) {
 	case s.Credential != "":
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir == "" {
-			return "", fmt.Errorf("secret %s: there are no systemd credentials here: the unit needs LoadCredential=%s:PATH", s.Name, s.Credential)
+			return "", notHereError{fmt.Errorf("secret %s: there are no systemd credentials here: the unit needs LoadCredential=%s:PATH", s.Name, s.Credential)}
 		}
 		if strings.ContainsRune(s.Credential, '/') {
 			return "", fmt.Errorf("secret %s: %q is not the name of a credential", s.Name, s.Credential)
@@ -65,84 +70,147 @@ func Resolve(ctx context.Context, s deploy.Secret) (string, error) {
 	return v, nil
 }
 
+// readSecret reads a regular file. Without O_NONBLOCK opening a named pipe
+// would wait for a writer, perhaps for ever.
 func readSecret(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s is not there", path)
+	}
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s is not there", path)
-		}
 		return nil, fmt.Errorf("reading %s: %w", path, errors.Unwrap(err))
 	}
 	defer f.Close()
-	return bounded(f)
-}
-
-func bounded(r io.Reader) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, secretMost+1))
-	if err == nil && len(b) > secretMost {
-		err = fmt.Errorf("it is over %d KiB", secretMost>>10)
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	return b, err
-}
-
-func runSecret(ctx context.Context, command string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, secretTime)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", command)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
-	out, err := cmd.StdoutPipe()
+	b, err := io.ReadAll(io.LimitReader(f, secretMost+1))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading %s: %w", path, errors.Unwrap(err))
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	b, rerr := bounded(out)
-	if rerr != nil {
-		cancel()
-	}
-	err = cmd.Wait()
-	switch {
-	case rerr != nil:
-		return nil, rerr
-	case ctx.Err() != nil:
-		return nil, fmt.Errorf("its command did not end within %v", secretTime)
-	case err != nil:
-		return nil, fmt.Errorf("its command failed: %w", err)
+	if len(b) > secretMost {
+		return nil, errTooLong
 	}
 	return b, nil
 }
 
+var errTooLong = fmt.Errorf("it is over %d KiB", secretMost>>10)
+
+// output keeps what a command prints. The buffer is not embedded: it has a
+// ReadFrom, which would go around the bound.
+type output struct {
+	buf  bytes.Buffer
+	over bool
+	full func() // called at the bound: the command would write on for ever
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	if o.buf.Len()+len(p) > secretMost {
+		o.over = true
+		o.full()
+		return 0, errTooLong
+	}
+	return o.buf.Write(p)
+}
+
+// runSecret gives what a command prints. What it prints beside, on standard
+// error, may hold the value: nobody sees it.
+func runSecret(ctx context.Context, command string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, secretTime)
+	defer cancel()
+	out := output{full: cancel}
+	cmd := exec.CommandContext(ctx, "sh", "-c", command)
+	cmd.Stdout = &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	// A child in the background may keep standard output open.
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	switch {
+	case out.over:
+		return nil, errTooLong
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("its command did not end within %v", secretTime)
+	case err != nil && !errors.Is(err, exec.ErrWaitDelay): // what it left in the background does not count
+		return nil, fmt.Errorf("its command failed: %w", err)
+	}
+	return out.buf.Bytes(), nil
+}
+
 // CheckSecrets reads the secrets of a file. A hook must not start with a
 // secret that is empty, short or unreadable: that is an error; what else is
-// worth a word is a warning.
+// worth a word is a warning. Commands are run for hooks alone.
 func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 	problem := func(path, format string, args ...any) Problem {
 		return Problem{File: base(f.Path), Path: path, Message: fmt.Sprintf(format, args...)}
 	}
+	seen := map[deploy.Secret]bool{}
 	for _, h := range f.Deploy.Hooks {
-		for what, s := range map[string]*deploy.Secret{"secret": h.Secret, "token": h.Token} {
-			if s == nil {
+		for _, k := range []struct {
+			name   string
+			secret *deploy.Secret
+		}{{"secret", h.Secret}, {"token", h.Token}} {
+			if k.secret == nil {
 				continue
 			}
-			path := "hooks." + h.Name + "." + what
-			v, err := Resolve(ctx, *s)
+			seen[*k.secret] = true
+			path := "hooks." + h.Name + "." + k.name
+			v, err := Resolve(ctx, *k.secret)
 			if err != nil {
-				errs = append(errs, problem(path, "%v", err))
+				p := problem(path, "%s", reason(*k.secret, err))
+				p.Unread = errors.As(err, new(notHereError)) || errors.Is(err, fs.ErrPermission)
+				errs = append(errs, p)
 			} else if n := len([]rune(v)); n < secretLeast {
-				errs = append(errs, problem(path, "it has %d characters, and 16 are the least: make one with openssl rand -hex 32", n))
+				errs = append(errs, problem(path, "it has %s, and %d are the least: make one with openssl rand -hex 32", counted(n, "character"), secretLeast))
 			}
 		}
 	}
-	for _, s := range f.Deploy.Secrets {
+	for _, s := range secretsOf(f.Deploy) {
+		if seen[s] || s.Command != "" {
+			continue
+		}
+		seen[s] = true
+		path := s.Name
+		if !strings.Contains(path, ".") { // else it stands where it is used
+			path = "secrets." + path
+		}
 		v, err := Resolve(ctx, s)
 		if err != nil {
-			warnings = append(warnings, problem("secrets."+s.Name, "%v", err))
+			warnings = append(warnings, problem(path, "%s", reason(s, err)))
 		} else if len(v) < maskLeast {
-			warnings = append(warnings, problem("secrets."+s.Name, "it has %d bytes; values under %d are not masked in logs", len(v), maskLeast))
+			warnings = append(warnings, problem(path, "it has %s; values under %d bytes are not masked in logs", counted(len(v), "byte"), maskLeast))
 		}
 	}
 	return errs, warnings
+}
+
+// reason is an error of Resolve without the name, which its place has.
+func reason(s deploy.Secret, err error) string {
+	return strings.TrimLeft(strings.TrimPrefix(err.Error(), "secret "+s.Name), ": ")
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// secretsOf are the secrets of a config beside those of its hooks: of the
+// section secrets, and where they stand inline.
+func secretsOf(cfg *deploy.Config) []deploy.Secret {
+	list := slices.Clone(cfg.Secrets)
+	for _, p := range cfg.Pipelines {
+		for _, s := range []*deploy.Secret{p.Auth.SSHKey, p.Auth.Token} {
+			if s != nil {
+				list = append(list, *s)
+			}
+		}
+		for _, j := range p.Jobs {
+			for _, v := range j.Secrets {
+				list = append(list, v.Secret)
+			}
+		}
+	}
+	return list
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -30,12 +31,13 @@ type Server struct {
 	ShutdownGrace time.Duration
 }
 
-// serverKeys are the keys of the section server, without the section's name.
+// serverKeys are the keys of the section server, without the section's name,
+// also those whose part comes later.
 func serverKeys() []key {
 	var list []key
 	for _, k := range table {
 		name, ok := strings.CutPrefix(k.path, "server.")
-		if ok && !k.later && k.kind != section {
+		if ok && (k.kind != section || k.later) {
 			k.path = name
 			list = append(list, k)
 		}
@@ -54,52 +56,51 @@ func flagOf(name string) string {
 // RegisterFlags adds --server-… for every key of the section server.
 func RegisterFlags(flags *pflag.FlagSet) {
 	for _, k := range serverKeys() {
+		if k.later {
+			continue
+		}
 		doc := strings.ReplaceAll(k.doc, "`", "")
 		if k.def != "" {
-			doc += " (default " + k.def + ")"
+			doc += " (default " + strings.Trim(k.def, "()") + ")"
 		}
 		flags.String(flagOf(k.path), "", doc)
 	}
 }
 
 // readServer puts the section together: flag over variable over file over
-// default. Each value is checked once more, since it may come from any of them.
-func readServer(file string, n *node, flags *pflag.FlagSet, outside bool) (Server, error) {
+// default. given says which variable or flag a value comes from. What is
+// written in the file has been held against the table already; here each value
+// is read, wherever it comes from.
+func readServer(file string, n *node, flags *pflag.FlagSet, outside bool) (s Server, given map[string]string, problems Problems) {
 	v := viper.New()
-	written := map[string]*node{}
-	collect(n, "", written)
-	values := map[string]any{}
-	for name, k := range written {
-		values[name] = k.text
-	}
-	for name, value := range values {
-		v.SetDefault(name, value) // lowest: variables and flags go over it
-	}
-	given := map[string]string{} // where a value comes from, when not from the file
-	if outside {
-		for _, k := range serverKeys() {
-			if err := v.BindEnv(k.path, variableOf(k.path)); err != nil {
-				return Server{}, err
+	r := &serverReader{v: v, file: file, written: map[string]*node{}, given: map[string]string{}}
+	collect(n, "", r.written)
+	section := map[string]any{}
+	for name, k := range r.written {
+		at := section
+		parts := strings.Split(name, ".")
+		for _, p := range parts[:len(parts)-1] {
+			if at[p] == nil {
+				at[p] = map[string]any{}
 			}
-			if os.Getenv(variableOf(k.path)) != "" {
-				given[k.path] = variableOf(k.path)
-			}
-			if flags == nil {
-				continue
-			}
-			if f := flags.Lookup(flagOf(k.path)); f != nil && f.Changed {
-				v.Set(k.path, f.Value.String())
-				given[k.path] = "--" + flagOf(k.path)
-			}
+			at = at[p].(map[string]any)
 		}
+		at[parts[len(parts)-1]] = k.text
 	}
-	r := &serverReader{v: v, file: file, written: written, given: given}
-	s := Server{
+	if err := v.MergeConfigMap(section); err != nil {
+		return s, nil, Problems{{File: file, Path: "server", Message: err.Error()}}
+	}
+	if outside {
+		r.bind(flags)
+	}
+	s = Server{
 		Listen: r.text("listen", "127.0.0.1:8484"), Socket: r.text("socket", "/run/deployhook/control.sock"),
-		URL: r.text("url", ""), Data: r.text("data", "/var/lib/deployhook"), Workers: r.number("workers", defaultWorkers()),
+		URL: r.text("url", ""), Data: r.text("data", "/var/lib/deployhook"), Workers: r.number("workers", defaultWorkers(memory())),
 		LogLevel: r.oneOf("log.level", "info"), LogFormat: r.oneOf("log.format", "text"),
 		BodyMemory: r.size("limits.body_memory", 64<<20), ShutdownGrace: r.duration("shutdown_grace", 30*time.Second),
 	}
+	r.oneOf("agent.test", "spawn")
+	r.oneOf("agent.deploy", "spawn")
 	if strings.HasPrefix(r.text("database", ""), "postgres") {
 		r.bad("database", "postgres://: not available in this version")
 	} else if r.text("database", "") != "" {
@@ -125,11 +126,36 @@ func readServer(file string, n *node, flags *pflag.FlagSet, outside bool) (Serve
 	if len(s.Socket) > 107 {
 		r.bad("socket", "the path of a socket has at most 107 bytes, this one %d", len(s.Socket))
 	}
-	if len(r.problems) > 0 {
-		r.problems.sort()
-		return s, r.problems
+	return s, r.given, r.problems
+}
+
+// bind lets variables and flags go over the file, each by its name: viper
+// alone finds no variable for a key that the file does not have.
+func (r *serverReader) bind(flags *pflag.FlagSet) {
+	for _, k := range serverKeys() {
+		variable, flag := variableOf(k.path), flagOf(k.path)
+		if os.Getenv(variable) != "" {
+			r.given[k.path] = variable
+		}
+		if k.later {
+			if r.given[k.path] != "" {
+				r.bad(k.path, "not available in this version")
+			}
+			continue
+		}
+		err := r.v.BindEnv(k.path, variable)
+		if flags != nil {
+			if f := flags.Lookup(flag); f != nil {
+				err = errors.Join(err, r.v.BindPFlag(k.path, f))
+				if f.Changed {
+					r.given[k.path] = "--" + flag
+				}
+			}
+		}
+		if err != nil {
+			r.bad(k.path, "%v", err)
+		}
 	}
-	return s, nil
 }
 
 // collect gives the written scalars of the section by dotted name.
@@ -147,10 +173,18 @@ func collect(n *node, prefix string, into map[string]*node) {
 	}
 }
 
-// defaultWorkers is 4, and 1 on machines with less than 1 GB of memory.
-func defaultWorkers() int {
+// memory is the machine's, in bytes; 0 when it cannot be told.
+func memory() uint64 {
 	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err == nil && uint64(info.Totalram)*uint64(info.Unit) < 1e9 {
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return uint64(info.Totalram) * uint64(info.Unit)
+}
+
+// defaultWorkers is 4, and 1 on machines with less than 1 GB of memory.
+func defaultWorkers(memory uint64) int {
+	if memory > 0 && memory < 1e9 {
 		return 1
 	}
 	return 4
@@ -179,6 +213,12 @@ func (r *serverReader) text(name, def string) string {
 		return s
 	}
 	return def
+}
+
+// checked says whether a value comes from the file, where the table has been
+// held against it.
+func (r *serverReader) checked(name string) bool {
+	return r.given[name] == "" && r.written[name] != nil
 }
 
 func (r *serverReader) number(name string, def int) int {
@@ -221,7 +261,7 @@ func (r *serverReader) size(name string, def int64) int64 {
 func (r *serverReader) oneOf(name, def string) string {
 	s := r.text(name, def)
 	for _, k := range serverKeys() {
-		if k.path == name && !slices.Contains(k.allowed, s) {
+		if k.path == name && !slices.Contains(k.allowed, s) && !r.checked(name) {
 			r.bad(name, "%q is not one of %s%s", short(s), strings.Join(k.allowed, ", "), deploy.DidYouMean(s, k.allowed))
 		}
 	}

@@ -8,16 +8,19 @@ import (
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
 
-// Bounds of a file, checked before anything is expanded.
+// Bounds of a file, checked before it is parsed or anything is expanded. The
+// parser needs quadratic time in the entries of one map: 200,000 of them took
+// 80 s, 16,000 half a second.
 const (
-	fileMost  = 1 << 20 // bytes
-	depthMost = 64      // levels
-	nodesMost = 50_000  // values, those that an alias repeats included
-	openMost  = 256     // brackets, or dashes of one line, that are open at once
+	fileMost   = 1 << 20 // bytes
+	tokensMost = 50_000  // words and signs, comments not counted
+	depthMost  = 64      // levels
+	nodesMost  = 50_000  // values, those that an alias repeats included
 )
 
 // value is a node of the file: a scalar with its literal text, a list, or a
@@ -63,84 +66,114 @@ func (e *treeError) Error() string { return e.message }
 
 // parseTree reads YAML into values. Its error is a *treeError.
 func parseTree(b []byte) (*value, error) {
-	if err := looksSane(b); err != nil {
-		return nil, err
+	b = bytes.TrimPrefix(b, []byte("\ufeff"))
+	if len(b) > fileMost {
+		return nil, &treeError{message: "the file is larger than 1 MiB: a deploy.yaml has a few hundred lines, this is something else"}
 	}
-	file, err := parser.ParseBytes(b, 0, parser.AllowDuplicateMapKey())
+	if i := bytes.IndexByte(b, 0); i >= 0 || !utf8.Valid(b) {
+		return nil, &treeError{message: "this is not a text file in UTF-8"}
+	}
+	file, err := parseTokens(string(b))
 	if err != nil {
-		return nil, syntaxError(err)
+		return nil, err
 	}
 	var body ast.Node
 	docs := 0
 	for _, d := range file.Docs {
-		if d.Body != nil {
+		if _, directive := d.Body.(*ast.DirectiveNode); d.Body != nil && !directive {
 			docs++
 			body = d.Body
 		}
 	}
 	switch {
 	case docs == 0:
-		return nil, &treeError{1, 1, "the file is empty: begin with hooks and pipelines, or copy deploy.yaml.example"}
+		return nil, &treeError{message: "the file is empty: begin with hooks and pipelines, or copy deploy.yaml.example"}
 	case docs > 1:
-		pos := body.GetToken().Position
-		return nil, &treeError{pos.Line, pos.Column, "a second document begins here: deploy.yaml is one document, without ---"}
+		line, column := at(body.GetToken())
+		return nil, &treeError{line, column, "a second document begins here: deploy.yaml is one document, without ---"}
 	}
 	t := &treeReader{anchors: map[string]*value{}}
-	v, err := t.read(body, 0)
-	if err != nil {
-		return nil, err
-	}
-	return v, nil
+	return t.read(body, 0)
 }
 
-// looksSane refuses what no YAML reader should be given.
-func looksSane(b []byte) error {
-	if len(b) > fileMost {
-		return &treeError{0, 0, fmt.Sprintf("the file has %d bytes; at most 1 MiB is allowed", len(b))}
-	}
-	if bytes.IndexByte(b, 0) >= 0 || !utf8.Valid(b) {
-		return &treeError{0, 0, "this is not a text file in UTF-8"}
-	}
-	open := 0
-	n := 0
-	for line := range bytes.Lines(b) {
-		n++
-		rest := line
-		for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') {
-			if rest[0] == '\t' && len(bytes.TrimSpace(rest)) > 0 {
-				return &treeError{n, len(line) - len(rest) + 1, "a tab indents this line: YAML wants spaces"}
-			}
-			rest = rest[1:]
+// parseTokens runs the parser once the words of the text are within bounds.
+func parseTokens(text string) (file *ast.File, err error) {
+	// What the parser does not survive is a broken file too, not the end of a
+	// daemon that was asked to reload it.
+	defer func() {
+		if recover() != nil {
+			file, err = nil, &treeError{message: "this is not YAML: the parser gave up"}
 		}
-		if bytes.Count(rest, []byte("- ")) > openMost && bytes.HasPrefix(rest, bytes.Repeat([]byte("- "), openMost)) {
-			return &treeError{n, 1, "this line has too many dashes"}
+	}()
+	tokens := lexer.Tokenize(text)
+	if err := inBounds(tokens); err != nil {
+		return nil, err
+	}
+	file, err = parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		return nil, syntaxError(err)
+	}
+	return file, nil
+}
+
+// inBounds refuses what the parser would take too long for, or nest too deep:
+// it calls itself for every level.
+func inBounds(tokens token.Tokens) error {
+	var columns []int // of the lines and dashes that are open, outermost first
+	open, line, count, marks := 0, 0, 0, 0
+	for _, t := range tokens {
+		p := t.Position
+		if t.Type == token.CommentType || p == nil {
+			continue
 		}
-		for _, c := range rest {
-			switch c {
-			case '[', '{':
-				open++
-			case ']', '}':
-				open = max(0, open-1)
+		if count++; count > tokensMost {
+			return &treeError{p.Line, p.Column, fmt.Sprintf("the file has more than %d words and signs", tokensMost)}
+		}
+		switch t.Type {
+		case token.MappingStartType, token.SequenceStartType:
+			open++
+		case token.MappingEndType, token.SequenceEndType:
+			open = max(0, open-1)
+		case token.TagType, token.AnchorType:
+			if marks++; marks > nodesMost/50 {
+				return &treeError{p.Line, p.Column, "the file has too many tags and anchors"}
 			}
-			if open > openMost {
-				return &treeError{n, 1, "too many brackets are open here"}
+		}
+		nests := t.Type == token.SequenceEntryType || t.Type == token.MappingKeyType
+		if p.Line > line && open == 0 || nests {
+			for len(columns) > 0 && columns[len(columns)-1] >= p.Column {
+				columns = columns[:len(columns)-1]
 			}
+			columns = append(columns, p.Column)
+		}
+		line = max(line, p.Line)
+		if len(columns)+open > depthMost {
+			return &treeError{p.Line, p.Column, fmt.Sprintf("this is more than %d levels deep", depthMost)}
 		}
 	}
 	return nil
 }
 
-// syntaxError takes the place and the first line from the parser's error.
+// syntaxError takes place and sentence from the parser's error, never the
+// text around it: a secret may stand there.
 func syntaxError(err error) error {
-	text := err.Error()
-	e := &treeError{1, 1, ""}
-	if i := strings.IndexByte(text, ']'); strings.HasPrefix(text, "[") && i > 0 {
-		_, _ = fmt.Sscanf(text[:i+1], "[%d:%d]", &e.line, &e.column)
-		text = text[i+1:]
+	var e interface {
+		error
+		GetToken() *token.Token
+		GetMessage() string
 	}
-	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
-	e.message = "this is not YAML: " + text
-	return e
+	if !errors.As(err, &e) {
+		return &treeError{message: "this is not YAML"}
+	}
+	line, column := at(e.GetToken())
+	message := "this is not YAML: " + e.GetMessage()
+	switch {
+	case strings.Contains(e.GetMessage(), "'\t'"):
+		message = "a tab indents this line: YAML wants spaces"
+	case strings.Contains(e.GetMessage(), "mapping value is not allowed"):
+		message += "; put a value with a colon and a space in quotes"
+	}
+	return &treeError{line, column, message}
 }
 
 type treeReader struct {
@@ -198,15 +231,16 @@ func (t *treeReader) read(n ast.Node, depth int) (*value, error) {
 		v.line, v.column = at(n.Key.GetToken())
 		return v, t.entries(v, []*ast.MappingValueNode{n}, depth)
 	case *ast.AnchorNode:
-		x, err := t.read(n.Value, depth)
+		x, err := t.read(n.Value, depth+1)
 		if err == nil {
-			t.anchors[n.Name.String()] = x
+			t.anchors[n.Name.GetToken().Value] = x
 		}
 		return x, err
 	case *ast.AliasNode:
-		x := t.anchors[n.Value.String()]
+		x := t.anchors[n.Value.GetToken().Value]
 		if x == nil {
-			return nil, &treeError{v.line, v.column, fmt.Sprintf("there is no anchor &%s before this", n.Value.String())}
+			// Its name is not repeated: it may be a secret that begins with *.
+			return nil, &treeError{v.line, v.column, "there is no anchor of this name before it; put text that begins with * in quotes"}
 		}
 		// What stands here again counts again, so that a few lines cannot
 		// stand for a million.
@@ -215,7 +249,10 @@ func (t *treeReader) read(n ast.Node, depth int) (*value, error) {
 		}
 		return x, nil
 	case *ast.TagNode:
-		return t.read(n.Value, depth)
+		if tag := n.GetToken().Value; !strings.HasPrefix(tag, "!!") || tag == "!!binary" {
+			return nil, &treeError{v.line, v.column, "tags have no meaning here; put text that begins with ! in quotes"}
+		}
+		return t.read(n.Value, depth+1)
 	default:
 		return nil, &treeError{v.line, v.column, "this has no place in deploy.yaml"}
 	}
@@ -248,8 +285,9 @@ func (t *treeReader) entries(v *value, list []*ast.MappingValueNode, depth int) 
 		if _, ok := m.Key.(*ast.MergeKeyNode); ok {
 			e.name = mergeKey
 		}
-		if k, ok := m.Key.(*ast.MappingKeyNode); ok && k.Value != nil {
-			return &treeError{e.line, e.column, "a key is a plain word"}
+		switch m.Key.(type) {
+		case *ast.MappingKeyNode, *ast.AliasNode, *ast.AnchorNode:
+			return &treeError{e.line, e.column, "a key is a plain word here, without ?, * and &"}
 		}
 		x, err := t.read(m.Value, depth+1)
 		if err != nil {
@@ -265,8 +303,8 @@ func (t *treeReader) entries(v *value, list []*ast.MappingValueNode, depth int) 
 const mergeKey = "<<"
 
 // merged gives a section's entries with those that << brings; what is written
-// in the section itself counts.
-func merged(v *value) ([]entry, error) {
+// in the section itself counts. fold gives the one spelling of a key.
+func merged(v *value, fold func(string) string) ([]entry, error) {
 	var own, brought []entry
 	for _, e := range v.entries {
 		if e.name != mergeKey {
@@ -281,7 +319,7 @@ func merged(v *value) ([]entry, error) {
 			if !s.isMap {
 				return nil, errors.New("<< takes a section, or a list of sections")
 			}
-			more, err := merged(s)
+			more, err := merged(s, fold)
 			if err != nil {
 				return nil, err
 			}
@@ -290,11 +328,11 @@ func merged(v *value) ([]entry, error) {
 	}
 	seen := map[string]bool{}
 	for _, e := range own {
-		seen[e.name] = true
+		seen[fold(e.name)] = true
 	}
 	for _, e := range brought {
-		if !seen[e.name] {
-			seen[e.name] = true
+		if name := fold(e.name); !seen[name] {
+			seen[name] = true
 			own = append(own, e)
 		}
 	}

@@ -1,0 +1,143 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const top = "../.."
+
+func TestExampleIsWholeAndGood(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(top, "deploy.yaml.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, _, _ := strings.Cut(string(b), "\n"); first != "# yaml-language-server: $schema=./deploy.schema.json" {
+		t.Errorf("its first line does not name the schema: %s", first)
+	}
+	f := parsed(t, string(b))
+	for _, w := range warningsOf(f) {
+		if !strings.Contains(w, "run as the same user") { // always so in this version
+			t.Errorf("it has a warning: %s", w)
+		}
+	}
+	if p := againstSchema(t, string(b)); len(p) > 0 {
+		t.Errorf("the schema refuses it:\n%s", strings.Join(p, "\n"))
+	}
+	// Every section of this version stands in it, and what it calls a default is one.
+	for _, section := range []string{"server", "secrets", "hooks", "env", "defaults", "pipelines"} {
+		if !f.written[section] {
+			t.Errorf("it has no %s", section)
+		}
+	}
+	d := parsed(t, "{}").Server
+	d.Workers = f.Server.Workers // its default depends on the machine
+	if f.Server != d {
+		t.Errorf("its server section is not the default: %+v, %+v", f.Server, d)
+	}
+	for i, line := range strings.Split(string(b), "\n") {
+		if len(line) > 96 {
+			t.Errorf("line %d has %d characters", i+1, len(line))
+		}
+	}
+}
+
+func TestReferenceIsThePageInDocs(t *testing.T) {
+	path := filepath.Join(top, "docs", "configuration.md")
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, Reference(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b, Reference()) {
+		t.Errorf("%s is not what the table says: go test ./internal/config -update", path)
+	}
+	for _, k := range table {
+		if n := bytes.Count(b, []byte("| `"+written(k.path)+"` |")); n != 1 {
+			t.Errorf("%s stands %d times in the reference", k.path, n)
+		}
+	}
+}
+
+func TestTableIsWhole(t *testing.T) {
+	seen := map[string]bool{}
+	for _, k := range table {
+		if seen[k.path] {
+			t.Errorf("%s is in the table twice", k.path)
+		}
+		seen[k.path] = true
+		if !strings.HasSuffix(k.doc, ".") {
+			t.Errorf("%s: its sentence has no end: %q", k.path, k.doc)
+		}
+		if len(k.allowed) > 0 && k.def != "" && !slices.Contains(k.allowed, k.def) {
+			t.Errorf("%s: its default %q is not allowed", k.path, k.def)
+		}
+	}
+	for _, k := range table {
+		parent, _, nested := cutLast(k.path)
+		parent = strings.TrimSuffix(parent, "[]")
+		if nested && !seen[parent] {
+			t.Errorf("%s: there is no %s in the table", k.path, parent)
+		}
+	}
+}
+
+var yamlBlock = regexp.MustCompile("(?ms)^( *)```ya?ml\n(.*?)^ *```")
+
+// TestYAMLInDocsIsGood reads every block of YAML in the pages that begins with
+// a section of deploy.yaml.
+func TestYAMLInDocsIsGood(t *testing.T) {
+	pages, err := filepath.Glob(filepath.Join(top, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pages) == 0 {
+		t.Fatal("there are no pages in docs")
+	}
+	if readme := filepath.Join(top, "README.md"); exists(readme) {
+		pages = append(pages, readme)
+	}
+	for _, page := range pages {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range yamlBlock.FindAllSubmatchIndex(b, -1) {
+			by, text := string(b[m[2]:m[3]]), string(b[m[4]:m[5]])
+			text = strings.ReplaceAll("\n"+text, "\n"+by, "\n")[1:]
+			line := bytes.Count(b[:m[0]], []byte("\n")) + 1
+			if !isSection(text) {
+				continue
+			}
+			if _, err := Parse("block", []byte(text)); err != nil {
+				t.Errorf("%s:%d:\n%v", page, line, err)
+			}
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// isSection says whether a text begins with a section of deploy.yaml.
+func isSection(text string) bool {
+	v, err := parseTree([]byte(text))
+	if err != nil {
+		return true // Parse says what is wrong
+	}
+	return v.isMap && root.children[v.entries[0].name] != nil
+}

@@ -1,0 +1,403 @@
+package config
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// problemsOf parses a file that is wrong.
+func problemsOf(t testing.TB, text string) []string {
+	t.Helper()
+	f, err := Parse("deploy.yaml", []byte(text))
+	if err == nil {
+		t.Fatalf("this file is taken as good:\n%s", text)
+	}
+	if f != nil {
+		t.Error("a bad file gives a config")
+	}
+	var p Problems
+	if !errors.As(err, &p) {
+		t.Fatalf("the error is a %T, not Problems: %v", err, err)
+	}
+	var list []string
+	for _, x := range p {
+		list = append(list, x.String())
+	}
+	return list
+}
+
+func same(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+const hooksPart = "hooks: { github: { secret: { environment: HOOK_SECRET } } }\n"
+
+func TestAllErrorsOfAFileComeAtOnce(t *testing.T) {
+	got := problemsOf(t, `hoks: 1
+hooks:
+  github: { provider: githb, secret: { environment: A } }
+  b: { provider: gitlab, token: { file: token } }
+pipelines:
+  shop:
+    repository: shop
+    rollout: 1
+    on: push
+    jobs:
+      test:
+        needs: [tests, deploy]
+        working-dir: ../x
+        steps:
+          - run: echo ${{ branch }}
+          - rn: x
+          - run: x
+            timeout: soon
+            if: contains(message, "x")
+      deploy:
+        release: srv/shop
+        rollout: {}
+        env: {A: [1]}
+server: { listen: 8484, log: { level: loud } }
+`)
+	same(t, got,
+		`deploy.yaml:1:1: hoks: unknown key; did you mean "hooks"?`,
+		`deploy.yaml:3:23: hooks.github.provider: "githb" is not one of github, generic; did you mean "github"?`,
+		`deploy.yaml:4:18: hooks.b.provider: gitlab: not available in this version`,
+		`deploy.yaml:4:41: hooks.b.token.file: this is not an absolute path`,
+		`deploy.yaml:7:17: pipelines.shop.repository: "shop" is not a repository: write it like github.com/acme/shop`,
+		`deploy.yaml:8:5: pipelines.shop.rollout: unknown key`,
+		`deploy.yaml:9:9: pipelines.shop.on.push: branches or tags are wanted: job deploy deploys, and every branch would`,
+		`deploy.yaml:12:17: pipelines.shop.jobs.test.needs: no job "tests"; did you mean "test"?`,
+		`deploy.yaml:13:22: pipelines.shop.jobs.test.working_dir: a relative path is wanted here that does not lead out, not "../x"`,
+		`deploy.yaml:15:18: pipelines.shop.jobs.test.steps[0].run: ${{ }} in a command would let an outsider write a part of it: set env: {VALUE: "${{ branch }}"} and use "$VALUE"`,
+		`deploy.yaml:16:13: pipelines.shop.jobs.test.steps[1].rn: unknown key; did you mean "run"?`,
+		`deploy.yaml:18:22: pipelines.shop.jobs.test.steps[2].timeout: a duration is wanted here, like 90s, 30m or 1h30m, up to 168h, not "soon"`,
+		`deploy.yaml:19:17: pipelines.shop.jobs.test.steps[2].if: contains is an operator: write a contains b, not contains(a, b)`,
+		`deploy.yaml:21:18: pipelines.shop.jobs.deploy.release: an absolute path without . and .. is wanted here, like /srv/shop, not "srv/shop"`,
+		`deploy.yaml:22:9: pipelines.shop.jobs.deploy.rollout: not available in this version`,
+		`deploy.yaml:23:18: pipelines.shop.jobs.deploy.env.A: a text is wanted here, not a list; a secret stands under secrets of a job`,
+		`deploy.yaml:24:19: server.listen: an address is wanted here, like 127.0.0.1:8484, not "8484"`,
+		`deploy.yaml:24:39: server.log.level: "loud" is not one of debug, info, warn, error`,
+	)
+}
+
+// pipelineText puts lines under pipelines.p, which has a test job.
+func pipelineText(lines string) string {
+	return hooksPart + "pipelines:\n  p:\n" + indent(lines, "    ") + "    jobs: { test: { steps: [ { run: make } ] } }\n"
+}
+
+// jobText puts lines under a job of a pipeline with a repository.
+func jobText(lines string) string {
+	return hooksPart + "pipelines:\n  p:\n    repository: github.com/acme/shop\n    on: { push: { branches: [main] } }\n    jobs:\n      j:\n" + indent(lines, "        ")
+}
+
+func stepText(lines string) string {
+	return jobText("steps:\n  - " + strings.TrimSpace(indent(lines, "    ")) + "\n")
+}
+
+func indent(lines, by string) string {
+	var b strings.Builder
+	for l := range strings.Lines(lines) {
+		b.WriteString(by + l)
+	}
+	if !strings.HasSuffix(b.String(), "\n") {
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// TestEachMistakeIsOneSentence has one mistake a file, and wants one problem:
+// nothing that only follows from it.
+func TestEachMistakeIsOneSentence(t *testing.T) {
+	const repo = "repository: github.com/acme/shop\n"
+	for _, tt := range []struct{ name, text, want string }{
+		// the form of keys
+		{"duplicate key", pipelineText(repo + "branch: a\nbranch: b\n"), "6:5: pipelines.p.branch: this is written twice; first in line 5"},
+		{"duplicate of an ignored key", hooksPart + "x-a: 1\nx-a: 2\n", "3:1: x-a: this is written twice; first in line 2"},
+		{"duplicate with another spelling", stepText("run: x\nworking_dir: a\nworking-dir: b\n"), "working_dir: this is written twice"},
+		{"duplicate pipeline", hooksPart + "pipelines:\n  a: { jobs: { j: { steps: [ { run: x } ] } } }\n  a: { jobs: { j: { steps: [ { run: x } ] } } }\n", "4:3: pipelines.a: this is written twice; first in line 3"},
+		{"duplicate job", jobText("steps: [ { run: x } ]\n") + "      j:\n        steps: [ { run: y } ]\n", "jobs.j: this is written twice; first in line 7"},
+		{"x- among pipelines", hooksPart + "pipelines: { x-a: 1 }", "pipelines.x-a: a section is wanted here, not text"},
+		{"- in a name of ours only", pipelineText(repo + "clone-urls: x\n"), `pipelines.p.clone_urls: unknown key; did you mean "clone_url"?`},
+		{"bad name", hooksPart + "pipelines: { \"a b\": {} }", "a name has letters, digits, - and _"},
+		{"name with a leading -", hooksPart + "pipelines: { -rf: {} }", "a name has letters, digits"},
+		{"long name", hooksPart + "pipelines: { " + strings.Repeat("a", 65) + ": {} }", "at most 64"},
+		{"<< among jobs", "x-jobs: &jobs { a: { steps: [ { run: x } ] } }\n" + hooksPart + "pipelines: { p: { jobs: { <<: *jobs } } }", "pipelines.p.jobs: << among jobs would change their order"},
+		{"<< of text", hooksPart + "pipelines: { p: { <<: text, jobs: { a: { steps: [ { run: x } ] } } } }", "<< takes a section"},
+		{"list for a section", "hooks: [a]", "1:8: hooks: a section is wanted here, not a list"},
+		{"text for a section", "hooks: a", "hooks: a section is wanted here, not text"},
+		{"nothing for a section", "hooks:", "hooks: a section is wanted here, not nothing"},
+		{"section for a text", pipelineText(repo + "branch: {}\n"), "pipelines.p.branch: a text is wanted here, not a section"},
+		{"keys of GitHub", stepText("run: x\nuses: actions/checkout@v4\n"), "unknown key; actions do not run here"},
+		{"runs-on", jobText("runs-on: ubuntu-latest\nsteps: [ { run: x } ]\n"), "runs_on: unknown key; write host"},
+		{"working-directory", stepText("run: x\nworking-directory: a\n"), "unknown key; write working_dir"},
+		{"timeout-minutes", jobText("timeout-minutes: 5\nsteps: [ { run: x } ]\n"), "unknown key; write timeout: 30m"},
+		{"jobs at the top", "jobs: {}", "jobs: unknown key; jobs stand in a pipeline"},
+
+		// values
+		{"bad duration", stepText("run: x\ntimeout: 5\n"), `a duration is wanted here, like 90s, 30m or 1h30m, up to 168h, not "5"`},
+		{"signed duration", stepText("run: x\ntimeout: -5m\n"), "a duration is wanted here"},
+		{"plus duration", stepText("run: x\ntimeout: +5m\n"), "a duration is wanted here"},
+		{"long duration", stepText("run: x\ntimeout: 169h\n"), "up to 168h"},
+		{"huge duration", stepText("run: x\ntimeout: 99999999999999999999h\n"), "a duration is wanted here"},
+		{"no time at all", stepText("run: x\ntimeout: 0s\n"), "a timeout is more than 0"},
+		{"bad boolean", stepText("run: x\ncontinue_on_error: yes\n"), `true or false is wanted here, not "yes"`},
+		{"bad number", stepText("run: x\nretry: { limit: many }\n"), `a whole number is wanted here, not "many"`},
+		{"octal number", pipelineText(repo + "depth: 010\n"), `a whole number is wanted here, not "010"`},
+		{"negative number", pipelineText(repo + "depth: -1\n"), `a whole number is wanted here`},
+		{"too many tries", stepText("run: x\nretry: { limit: 101 }\n"), "at most 100 further tries"},
+		{"bad factor", stepText("run: x\nretry: { factor: 0 }\n"), "a number above 0"},
+		{"factor that is none", stepText("run: x\nretry: { factor: .nan }\n"), "a number above 0"},
+		{"bad size", "server: { limits: { body_memory: 64 } }\nhooks: 1", "hooks: a section is wanted here"},
+		{"size", "server: { limits: { body_memory: much } }", `a size is wanted here, like 64 MiB, not "much"`},
+		{"expression in a text", stepText("run: x\nworking_dir: ${{ branch }}\n"), "${{ }} has no meaning here"},
+		{"NUL", stepText("run: x\nname: \"a\\0b\"\n"), "this text cannot hold a NUL byte"},
+		{"NUL in a command", stepText("run: \"a\\0b\"\n"), "a command cannot hold a NUL byte"},
+
+		// hooks and secrets
+		{"no secret", "hooks: { h: { provider: github } }", "hooks.h: a secret or a token is wanted: without one anybody could start a run"},
+		{"empty hook", "hooks: { h: {} }", "hooks.h: a secret or a token is wanted"},
+		{"misspelt secret", "hooks: { h: { secrt: { environment: A } } }", `hooks.h.secrt: unknown key; did you mean "secret"?`},
+		{"list of secrets", "hooks: { h: { secret: [a, b] } }", "hooks.h.secret: a list of secrets: not available in this version"},
+		{"unknown secret", "secrets: { main: { environment: A } }\nhooks: { h: { secret: mian } }", `hooks.h.secret: there is no such name under secrets; did you mean "main"?`},
+		{"two sources", "secrets: { a: { environment: A, file: /a } }", "secrets.a: exactly one of environment, file, credential and command is wanted"},
+		{"no source", "secrets: { a: {} }", "secrets.a: exactly one of"},
+		{"bad variable", "secrets: { a: { environment: A-B } }", "secrets.a.environment: this is not the name of a variable"},
+		{"bad credential", "secrets: { a: { credential: ../a } }", "secrets.a.credential: this is not the name of a credential"},
+		{"empty source", "secrets: { a: { command: '' } }", "secrets.a.command: this is empty"},
+		{"generic with a signature", "hooks: { h: { provider: generic, secret: { environment: A } } }", "a generic hook with a signature: not available in this version; use token"},
+		{"secret that is not there yet is not missed twice", "secrets: { a: { environment: 1 } }\nhooks: { h: { secret: a } }", "secrets.a.environment"},
+
+		// pipelines
+		{"no jobs", hooksPart + "pipelines: { p: {} }", "pipelines.p: jobs are wanted"},
+		{"empty jobs", hooksPart + "pipelines: { p: { jobs: {} } }", "pipelines.p: jobs are wanted"},
+		{"misspelt jobs", hooksPart + "pipelines: { p: { job: { a: { steps: [ { run: x } ] } } } }", `unknown key; did you mean "jobs"?`},
+		{"push without repository", pipelineText("on: push\n"), "pipelines.p.on.push: pushes come from a repository: repository is missing"},
+		{"push with a misspelt repository", pipelineText("repositry: github.com/a/b\non: push\n"), `unknown key; did you mean "repository"?`},
+		{"push without a hook", strings.TrimPrefix(pipelineText(repo+"on: push\n"), hooksPart), "there is no hook that pushes could come through"},
+		{"several hooks", "hooks: { a: { secret: { environment: A } }, b: { secret: { environment: A } } }\n" + strings.TrimPrefix(pipelineText(repo+"on: push\n"), hooksPart), "pipelines.p: there are several hooks: say with hook whose pushes start this"},
+		{"unknown hook", pipelineText(repo + "on: push\nhook: githb\n"), `pipelines.p.hook: there is no hook "githb"; did you mean "github"?`},
+		{"unknown on.hook", pipelineText("on: { hook: { name: web } }\n"), `pipelines.p.on.hook.name: there is no hook "web"`},
+		{"on.hook without name", pipelineText("on: { hook: { if: 'true' } }\n"), "pipelines.p.on.hook: name is missing"},
+		{"on: hook", pipelineText("on: hook\n"), "pipelines.p.on.hook: a section is wanted here, not nothing"},
+		{"unknown event", pipelineText(repo + "on: pull_request\n"), "pipelines.p.on.pull_request: unknown key"},
+		{"later event, short", pipelineText(repo + "on: [push, schedule]\n"), "pipelines.p.on.schedule: not available in this version"},
+		{"branches and branches-ignore", pipelineText(repo + "on: { push: { branches: [a], branches-ignore: [b] } }\n"), "branches and branches_ignore do not go together"},
+		{"tags and tags_ignore", pipelineText(repo + "on: { push: { tags: [a], tags_ignore: [b] } }\n"), "tags and tags_ignore do not go together"},
+		{"paths and paths_ignore", pipelineText(repo + "on: { push: { paths: [a], paths_ignore: [b] } }\n"), "paths and paths_ignore do not go together"},
+		{"empty filter", pipelineText(repo + "on: { push: { branches: [] } }\n"), "the list is empty: leave the key out for all"},
+		{"nothing but !", pipelineText(repo + "on: { push: { branches: ['!a'] } }\n"), "every pattern only takes back"},
+		{"bad glob", pipelineText(repo + "on: { push: { branches: ['a['] } }\n"), `pattern "a[": [ has no ]`},
+		{"glob that repeats nothing", pipelineText(repo + "on: { push: { tags: ['+'] } }\n"), "there is none"},
+		{"status in a pipeline's if", pipelineText(repo + "on: push\nif: failure()\n"), "before a run nothing has ended"},
+		{"status in a payload's if", pipelineText("on: { hook: { name: github, if: success() } }\n"), "a payload has no commit"},
+		{"bad expression", pipelineText(repo + "on: push\nif: brnch == 'a'\n"), `unknown name "brnch"; did you mean "branch"?`},
+		{"call form", pipelineText(repo + "on: push\nif: startsWith(branch, 'a')\n"), "startsWith is an operator"},
+		{"job with - in an expression", jobText("steps:\n  - run: x\n    if: needs.my-job.result == 'failed'\n"), `write needs["my-job"]`},
+		{"branch", pipelineText(repo + "branch: refs/heads/main\n"), `the name alone is wanted here: "main"`},
+		{"branch that is none", pipelineText(repo + "branch: 'a b'\n"), `"a b" is not the name of a branch`},
+		{"branch without repository", pipelineText("branch: main\n"), "there is nothing to fetch: repository is missing"},
+		{"queue", pipelineText(repo + "concurrency: { queue: last }\n"), `"last" is not one of latest, all; did you mean "latest"?`},
+
+		// repositories
+		{"short repository", pipelineText("repository: acme/shop\n"), `"acme/shop" is not a repository: write it like github.com/acme/shop; did you mean "github.com/acme/shop"?`},
+		{"path as repository", pipelineText("repository: /srv/git/shop.git\n"), "a path stands in clone_url"},
+		{"host alone", pipelineText("repository: github.com\n"), "is not a repository"},
+		{"query", pipelineText("repository: https://github.com/acme/shop?a=b\n"), "an address has no ? and no # here"},
+		{"ssh without a key", pipelineText("repository: git@github.com:acme/shop.git\n"), "this is fetched over SSH, which needs auth.ssh_key"},
+		{"clone_url over ssh without a key", pipelineText(repo + "clone_url: ssh://git@git.internal/shop\n"), "clone_url: this is fetched over SSH, which needs auth.ssh_key"},
+		{"key for HTTPS", pipelineText("repository: https://github.com/acme/shop\nauth: { ssh_key: { file: /k } }\n"), "auth.ssh_key: this is for SSH"},
+		{"token for a path", pipelineText(repo + "clone_url: /srv/git/shop.git\nauth: { token: { file: /t } }\n"), "auth.token: this is for HTTPS"},
+		{"username alone", pipelineText(repo + "auth: { username: me }\n"), "a username without a token says nothing"},
+		{"relative clone_url", pipelineText(repo + "clone_url: git/shop\n"), "or an absolute path, is wanted here"},
+		{"other scheme", pipelineText(repo + "clone_url: git://github.com/acme/shop\n"), "begins with https://, http://, ssh:// or file://"},
+		{"option as a host", pipelineText(repo + "clone_url: git@-oProxyCommand=x:shop\n"), "is wanted here"},
+		{"known_hosts path", pipelineText(repo + "auth: { ssh_key: { file: /k }, known_hosts: /etc/ssh/known_hosts }\n"), "the lines themselves are wanted here, not a path"},
+		{"known_hosts", pipelineText(repo + "auth: { ssh_key: { file: /k }, known_hosts: github.com AAAA }\n"), "line 1 is not one of known_hosts"},
+
+		// jobs
+		{"test job without steps", jobText("timeout: 5m\n"), "pipelines.p.jobs.j: steps are wanted"},
+		{"no steps", jobText("steps: []\n"), "pipelines.p.jobs.j: steps are wanted"},
+		{"misspelt steps", jobText("step: []\n"), `unknown key; did you mean "steps"?`},
+		{"misspelt release", jobText("relase: /srv/shop\nrestart: x\n"), `unknown key; did you mean "release"?`},
+		{"step as text", jobText("steps: [make]\n"), "steps[0]: a section is wanted here, like - run: make, not text"},
+		{"step without run", stepText("name: x\n"), "steps[0]: run is missing"},
+		{"empty run", stepText("run: ' '\n"), "the command is empty"},
+		{"${{ }} in restart", jobText("release: /srv/shop\nrestart: x ${{ sha }}\n"), `restart: ${{ }} in a command would let an outsider write a part of it`},
+		{"unknown need", jobText("needs: jj\nsteps: [ { run: x } ]\n"), `jobs.j.needs: no job "jj"; did you mean "j"?`},
+		{"self", jobText("needs: j\nsteps: [ { run: x } ]\n"), `job "j" needs itself`},
+		{"need twice", jobText("steps: [ { run: x } ]\n") + "      k: { needs: [j, j], steps: [ { run: x } ] }\n", `job "j" stands here twice`},
+		{"cycle", jobText("needs: k\nsteps: [ { run: x } ]\n") + "      k: { steps: [ { run: x } ] }\n", "these jobs wait for each other: j needs k needs j"},
+		{"long cycle", jobText("needs: l\nsteps: [ { run: x } ]\n") + "      k: { steps: [ { run: x } ] }\n      l: { steps: [ { run: x } ] }\n", "these jobs wait for each other: j needs l needs k needs j"},
+		{"host", jobText("host: web1\nsteps: [ { run: x } ]\n"), "host web1: hosts over SSH are not available in this version"},
+		{"host and hosts", jobText("host: local\nhosts: [local]\nsteps: [ { run: x } ]\n"), "host and hosts do not go together"},
+		{"expression in a group", jobText("concurrency: { group: 'a-${{ branch }}' }\nsteps: [ { run: x } ]\n"), "expressions in a job's group: not available in this version"},
+		{"restart of a test job", jobText("steps: [ { run: x } ]\nrestart: x\n"), "restart comes after the switch to a new release, and this job has none"},
+		{"variable", jobText("env: { A-B: x }\nsteps: [ { run: x } ]\n"), "the name of a variable has letters, digits and _"},
+		{"our variables", jobText("env: { DEPLOYHOOK_SHA: x }\nsteps: [ { run: x } ]\n"), "names that begin with DEPLOYHOOK are deployhook's own"},
+		{"CI", jobText("env: { CI: 'false' }\nsteps: [ { run: x } ]\n"), "CI and names"},
+		{"our variables as secrets", jobText("secrets: { DEPLOYHOOK_X: { file: /x } }\nsteps: [ { run: x } ]\n"), "deployhook's own"},
+		{"secret and variable", jobText("env: { A: x }\nsecrets: { A: { file: /x } }\nsteps: [ { run: x } ]\n"), "jobs.j.env.A: the secret A has this name too"},
+		{"secret and a step's variable", jobText("secrets: { A: { file: /x } }\nsteps: [ { run: x, env: { A: x } } ]\n"), "steps[0].env.A: the job's secret A has this name too"},
+		{"template", jobText("env: { A: '${{ nope }}' }\nsteps: [ { run: x } ]\n"), `unknown name "nope"`},
+		{"open template", jobText("env: { A: '${{ branch' }\nsteps: [ { run: x } ]\n"), "${{ has no }}"},
+		{"status in a template", jobText("env: { A: '${{ failure() }}' }\nsteps: [ { run: x } ]\n"), "stand only in an if"},
+		{"long variable", jobText("env: { A: '" + strings.Repeat("x", 64<<10+1) + "' }\nsteps: [ { run: x } ]\n"), "a variable holds at most 64 KiB"},
+		{"relative PATH", jobText("path: [bin]\nsteps: [ { run: x } ]\n"), "an absolute path of one directory is wanted here"},
+
+		// releases
+		{"relative path", jobText("release: srv/shop\n"), "an absolute path without . and .. is wanted here"},
+		{"root", jobText("release: /\n"), "an absolute path"},
+		{"unclean path", jobText("release: /srv/../etc\n"), "an absolute path"},
+		{"slash at the end", jobText("release: /srv/shop/\n"), "an absolute path"},
+		{"colon", jobText("release: '/srv/a:b'\n"), "an absolute path"},
+		{"no path", jobText("release: { keep: 5 }\n"), "jobs.j.release: path is missing"},
+		{"bad path in a section", jobText("release: { path: x }\n"), "jobs.j.release.path: an absolute path"},
+		{"keep", jobText("release: { path: /srv/shop, keep: 0 }\n"), "at least 1: the current release stays"},
+		{"shared out of it", jobText("release: { path: /srv/shop, shared: { dirs: [../x] } }\n"), "a path below the release is wanted here"},
+		{"shared root", jobText("release: { path: /srv/shop, shared: { dirs: ['.'] } }\n"), "a path below the release is wanted here"},
+		{"absolute shared", jobText("release: { path: /srv/shop, shared: { files: [/etc/passwd] } }\n"), "a path below the release is wanted here"},
+		{"shared within shared", jobText("release: { path: /srv/shop, shared: { dirs: [a], files: [a/b] } }\n"), "a and a/b are shared: one is within the other"},
+		{"no commit", hooksPart + "pipelines: { p: { jobs: { j: { release: /srv/shop } } } }", "a release is made of a commit: the pipeline's repository is missing"},
+		{"in_place", jobText("release: { path: /srv/shop, strategy: in_place }\n"), "in_place: not available in this version"},
+		{"every branch", strings.Replace(jobText("release: /srv/shop\n"), "{ branches: [main] }", "{ branches_ignore: [x] }", 1), "branches or tags are wanted: job j deploys, and every branch would"},
+		{"every branch by a list", strings.Replace(jobText("release: /srv/shop\n"), "on: { push: { branches: [main] } }", "on: [push]", 1), "branches or tags are wanted"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := problemsOf(t, tt.text)
+			if len(got) != 1 || !strings.Contains(got[0], tt.want) {
+				t.Errorf("got\n  %s\nwant one problem with\n  %s", strings.Join(got, "\n  "), tt.want)
+			}
+			for _, g := range got {
+				if strings.Contains(g, "\n") || !strings.HasPrefix(g, "deploy.yaml:") {
+					t.Errorf("%q is not one line with its place", g)
+				}
+			}
+		})
+	}
+}
+
+func TestLiteralSecretsAreRefusedAndNotRepeated(t *testing.T) {
+	const literal = "Hunter2Hunter2Hunter2"
+	for _, text := range []string{
+		"hooks: { h: { secret: " + literal + " } }",
+		"hooks: { h: { secret: '" + literal + "!' } }",
+		"hooks: { h: { secret: *" + literal + " } }",
+		"hooks: { h: { secret: !" + literal + " } }",
+		"hooks: { h: { secret: !" + literal + " x } }",
+		"hooks: { h: { secret: %" + literal + " } }",
+		"hooks: { h: { secret: '" + literal + " } }",
+		"hooks: { h: { secret: { " + literal + " } } }",
+		"hooks: { h: { secret: { " + literal + ": 1 } } }",
+		"hooks: { h: { secret: [ " + literal + " ] } }",
+		"hooks: { h: { token: { environment: '" + literal + "!' } } }",
+		"hooks: { h: { token: { credential: '" + literal + "/' } } }",
+		"hooks: { h: { token: { file: " + literal + " } } }",
+		"hooks: { h: { token: { value: " + literal + " } } }",
+		"hooks: { h: " + literal + " }",
+		"hooks: { h: { secret: a: " + literal + " } }",
+		"secrets: { a: " + literal + " }",
+		"secrets: { a: { value: " + literal + " } }",
+		"secrets: " + literal,
+		jobText("secrets: { TOKEN: '" + literal + " x' }\nsteps: [ { run: x } ]\n"),
+		jobText("secrets: { TOKEN: " + literal + " }\nsteps: [ { run: x } ]\n"),
+		pipelineText("repository: https://me:" + literal + "@github.com/acme/shop\n"),
+		pipelineText("repository: me:" + literal + "@github.com/acme/shop\n"),
+		pipelineText("repository: ssh://git:" + literal + "@github.com/acme/shop\n"),
+		pipelineText("repository: github.com/acme/shop\nclone_url: https://me:" + literal + "@github.com/acme/shop\n"),
+		pipelineText("repository: github.com/acme/shop\nclone_url: me:" + literal + "@github.com/acme/shop\n"),
+		pipelineText("repository: github.com/acme/shop\nauth: { token: " + literal + " }\n"),
+		"server: { database: 'postgres://me:" + literal + "@localhost/x' }",
+		"server: { database: 'mysql://me:" + literal + "@localhost/x' }",
+	} {
+		for _, p := range problemsOf(t, text) {
+			if strings.Contains(p, literal) {
+				t.Errorf("%s\nis answered with the literal: %s", text, p)
+			}
+		}
+	}
+}
+
+// TestEveryLaterKeyIsRefusedByName writes each key of the table whose part
+// comes later, so that none is accepted and ignored.
+func TestEveryLaterKeyIsRefusedByName(t *testing.T) {
+	refused := 0
+	for _, k := range table {
+		if !k.later {
+			continue
+		}
+		refused++
+		parent, name, _ := cutLast(k.path)
+		if name == "*" {
+			name = "x"
+		}
+		text := nested(parent, name+": 1")
+		got := problemsOf(t, text)
+		want := "not available in this version"
+		if !slices.ContainsFunc(got, func(p string) bool { return strings.Contains(p, want) }) {
+			t.Errorf("%s: got\n  %s", k.path, strings.Join(got, "\n  "))
+		}
+	}
+	if refused < 60 {
+		t.Errorf("the table has %d later keys: where are the others?", refused)
+	}
+	for _, text := range []string{
+		"server: { agent: { test: /run/agent.sock } }",
+		"server: { database: 'postgres://localhost/x' }",
+		"hooks: { h: { provider: stripe, secret: { environment: A } } }",
+	} {
+		if got := problemsOf(t, text); len(got) != 1 || !strings.Contains(got[0], "not available in this version") {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
+
+func cutLast(path string) (before, after string, ok bool) {
+	i := strings.LastIndexByte(path, '.')
+	if i < 0 {
+		return "", path, false
+	}
+	return path[:i], path[i+1:], true
+}
+
+// nested writes a key at a path of the table.
+func nested(path, inside string) string {
+	for path != "" {
+		var name string
+		path, name, _ = cutLast(path)
+		item := strings.HasSuffix(name, "[]")
+		name = strings.TrimSuffix(name, "[]")
+		if name == "*" {
+			name = "x"
+		}
+		if item {
+			inside = name + ": [ { " + inside + " } ]"
+		} else {
+			inside = name + ": { " + inside + " }"
+		}
+	}
+	return inside
+}
+
+func TestOneReleasePathForTwoRepositoriesIsAnError(t *testing.T) {
+	file := func(repo, path string) string {
+		return hooksPart + `pipelines:
+  a: { repository: github.com/acme/shop, jobs: { d: { release: /srv/shop } } }
+  b: { repository: ` + repo + `, jobs: { d: { release: ` + path + ` } } }
+`
+	}
+	same(t, problemsOf(t, file("github.com/acme/other", "/srv/shop")),
+		"deploy.yaml:4:65: pipelines.b.jobs.d.release: pipeline a deploys another repository to /srv/shop")
+	same(t, problemsOf(t, file("github.com/acme/shop", "/srv/shop/releases/x")),
+		"deploy.yaml:4:64: pipelines.b.jobs.d.release: /srv/shop and /srv/shop/releases/x: one lies within /srv/shop/releases, which deployhook keeps")
+	f := parsed(t, file("github.com/acme/shop", "/srv/shop"))
+	if got := warningsOf(f); !slices.Contains(got, "deploy.yaml:4:64: pipelines.b.jobs.d.release: job d of pipeline a deploys here too") {
+		t.Errorf("no warning: %v", got)
+	}
+	parsed(t, file("github.com/acme/other", "/srv/shop/api"))
+	parsed(t, file("github.com/acme/other", "/srv/shop2"))
+}

@@ -1,0 +1,119 @@
+package config
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"deployhook/internal/deploy"
+)
+
+// releaseUse is a job's use of a release path.
+type releaseUse struct {
+	pipeline, job, repository, path string
+	node                            *node
+}
+
+// release reads the section release, or its short form, a path.
+func (b *builder) release(p *deploy.Pipeline, job string, n *node, pipeline *node) *deploy.ReleaseSpec {
+	r := &deploy.ReleaseSpec{Path: n.text, Keep: keep, KeepFailed: keepFailed}
+	at := n
+	if n.keys != nil {
+		if b.absent(n, "path") {
+			b.bad(n, "path is missing")
+		}
+		at = n.get("path")
+		r.Path = n.str("path", "")
+		r.Keep, r.KeepFailed = numberOf(n.get("keep"), keep), numberOf(n.get("keep_failed"), keepFailed)
+		if r.Keep < 1 {
+			b.bad(n.get("keep"), "at least 1: the current release stays")
+		}
+		shared := n.get("shared")
+		r.SharedDirs, r.SharedFiles = b.sharedPaths(shared.get("dirs")), b.sharedPaths(shared.get("files"))
+		b.sharedApart(shared)
+	}
+	if at != nil {
+		if releasePath(r.Path) {
+			b.places = append(b.places, releaseUse{p.Name, job, p.Repository, r.Path, at})
+		} else {
+			b.bad(at, "an absolute path without . and .. is wanted here, like /srv/shop, not %q", short(r.Path))
+		}
+	}
+	if b.absent(pipeline, "repository") {
+		b.bad(n, "a release is made of a commit: the pipeline's repository is missing")
+	}
+	return r
+}
+
+// releasePath says whether releases may be kept there. Colons and commas would
+// be signs in PATH and in lists.
+func releasePath(p string) bool {
+	return path.IsAbs(p) && path.Clean(p) == p && p != "/" && len(p) < 4096 &&
+		!strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f || r == ':' || r == ',' })
+}
+
+func (b *builder) sharedPaths(n *node) []string {
+	if n == nil {
+		return nil
+	}
+	var list []string
+	for _, i := range n.items {
+		clean := path.Clean(i.text)
+		if !localPath(i.text) || clean == "." {
+			b.bad(i, "a path below the release is wanted here, not %q", short(i.text))
+			continue
+		}
+		list = append(list, clean)
+	}
+	return list
+}
+
+// sharedApart refuses one shared path within another: its link would be made
+// in what all releases share.
+func (b *builder) sharedApart(shared *node) {
+	var all []*node
+	for _, key := range []string{"dirs", "files"} {
+		if k := shared.get(key); k != nil && !b.within(k.path) {
+			all = append(all, k.items...)
+		}
+	}
+	for i, x := range all {
+		for _, first := range all[:i] {
+			a, c := path.Clean(first.text), path.Clean(x.text)
+			if a == c || strings.HasPrefix(c, a+"/") || strings.HasPrefix(a, c+"/") {
+				b.bad(x, "%s and %s are shared: one is within the other", short(a), short(c))
+				break
+			}
+		}
+	}
+}
+
+// releaseParts are the names that deployhook keeps in a release path.
+var releaseParts = []string{"releases", "shared", "current", ".deployhook"}
+
+// releasePaths looks for two that deploy to one place.
+func (b *builder) releasePaths() {
+	for i, u := range b.places {
+		for _, first := range b.places[:i] {
+			rest, below := strings.CutPrefix(u.path, first.path+"/")
+			upper := first
+			if !below {
+				rest, below = strings.CutPrefix(first.path, u.path+"/")
+				upper = u
+			}
+			part, _, _ := strings.Cut(rest, "/")
+			known := first.repository != "" && u.repository != ""
+			switch {
+			case below && slices.Contains(releaseParts, part):
+				b.bad(u.node, "%s and %s: one lies within %s, which deployhook keeps", first.path, u.path, path.Join(upper.path, part))
+			case u.path != first.path:
+				continue
+			case u.repository == first.repository && known:
+				b.warn(u.node, "job %s of pipeline %s deploys here too", first.job, first.pipeline)
+			case known:
+				b.bad(u.node, "pipeline %s deploys another repository to %s", first.pipeline, u.path)
+			}
+			break
+		}
+	}
+}
