@@ -72,7 +72,8 @@ func writeError(w http.ResponseWriter, err error) {
 // what follows says it better.
 func sentence(text string, kind error) string {
 	rest, ok := strings.CutPrefix(text, kind.Error()+": ")
-	if !ok || errors.Is(kind, deploy.ErrNotFound) && !strings.HasPrefix(rest, "no ") {
+	whole := strings.HasPrefix(rest, "no ") || strings.HasPrefix(rest, "run ")
+	if !ok || errors.Is(kind, deploy.ErrNotFound) && !whole {
 		return text
 	}
 	return rest
