@@ -78,7 +78,7 @@ func sequence(b []byte) int {
 				return i + 2
 			}
 		}
-		return len(b)
+		return 2 // without its end: what follows must not vanish
 	}
 	i := 1
 	for i < len(b) && b[i] >= 0x20 && b[i] <= 0x2f {

@@ -21,7 +21,7 @@ func TestOnlyColourGetsThroughToATerminal(t *testing.T) {
 		{"cursor up", "a\x1b[1Ab", "ab", "ab"},
 		{"title, BEL", "\x1b]0;pwned\x07x", "x", "x"},
 		{"title, ST", "\x1b]0;pwned\x1b\\x", "x", "x"},
-		{"title without end", "a\x1b]0;pwned", "a", "a"},
+		{"title without end", "a\x1b]0;pwned", "a0;pwned", "a0;pwned"},
 		{"clipboard", "\x1b]52;c;cm0gLXJm\x07x", "x", "x"},
 		{"device control", "\x1bP1$r0m\x1b\\x", "x", "x"},
 		{"character set", "\x1b(0x", "x", "x"},

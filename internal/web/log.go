@@ -102,7 +102,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, run *deploy.Run,
 			return err
 		}
 		fresh := f.After != before
-		if !fresh && time.Since(last) > aliveEvery {
+		if !fresh && time.Since(last) > s.alive {
 			if _, err := w.Write([]byte("\n")); err != nil {
 				return err
 			}

@@ -109,7 +109,7 @@ type actorKey struct{}
 // NewServer serves o on the control socket. Its Shutdown ends the logs that
 // are followed: they would go on as long as their runs.
 func NewServer(o Options) *http.Server {
-	s := &server{Options: o, stopping: make(chan struct{}), logs: make(chan struct{}, logsMost)}
+	s := &server{Options: o, stopping: make(chan struct{}), logs: make(chan struct{}, logsMost), alive: aliveEvery}
 	h := &http.Server{
 		Handler: routes(s), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
@@ -154,6 +154,7 @@ type server struct {
 	Options
 	stopping chan struct{} // closed by Shutdown
 	logs     chan struct{} // one place for each log that is read
+	alive    time.Duration // the longest that a followed log is silent
 }
 
 // handle makes a route of a function; its answer goes out as JSON.

@@ -500,22 +500,55 @@ func TestLogOfAJobOrStepThatIsNotThereIsRefused(t *testing.T) {
 	}
 }
 
-func TestLogsThatAreReadAtOnceAreBounded(t *testing.T) {
-	s := &server{Options: Options{Reader: &memory{}}, logs: make(chan struct{}, 1)}
-	s.logs <- struct{}{}
+// serveLog serves s.log alone at /ID, on the socket that it gives.
+func serveLog(t *testing.T, s *server) string {
+	t.Helper()
 	m := http.NewServeMux()
 	m.HandleFunc("GET /{id}", s.log)
-	dir := t.TempDir()
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &http.Server{Handler: m}
 	served := make(chan struct{})
 	go func() { defer close(served); _ = h.Serve(l) }()
-	defer func() { h.Close(); <-served }()
-	if got := raw(t, filepath.Join(dir, "s"), "GET", "/7", ""); !strings.HasPrefix(got, "503 ") {
+	t.Cleanup(func() { h.Close(); <-served })
+	return socket
+}
+
+func TestLogsThatAreReadAtOnceAreBounded(t *testing.T) {
+	s := &server{Options: Options{Reader: &memory{}}, logs: make(chan struct{}, 1)}
+	s.logs <- struct{}{}
+	socket := serveLog(t, s)
+	if got := raw(t, socket, "GET", "/7", ""); !strings.HasPrefix(got, "503 ") {
 		t.Errorf("a log beyond the bound is answered %q, want 503", got)
+	}
+	<-s.logs
+	if got := raw(t, socket, "GET", "/7", ""); !strings.HasPrefix(got, "404 ") {
+		t.Errorf("with a free place the log is answered %q, want 404: there is no run 7", got)
+	}
+}
+
+func TestSilentFollowedLogSaysThatTheDaemonIsThere(t *testing.T) {
+	run := someRun()
+	run.State = deploy.Running
+	s := &server{Options: Options{Reader: &memory{runs: map[int64]*deploy.Run{7: run}}}, logs: make(chan struct{}, 1), alive: time.Millisecond}
+	socket := serveLog(t, s)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://x/7?follow=true", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := Dial(socket).http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var b [1]byte
+	if _, err := io.ReadFull(res.Body, b[:]); err != nil || b[0] != '\n' {
+		t.Errorf("a silent log gives %q, %v, want an empty line", b, err)
 	}
 }
 
