@@ -8,9 +8,10 @@ import (
 
 func (a *app) cancelCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "cancel RUN",
-		Short:   "End a run",
-		Long:    "End a run: jobs that wait at once, jobs that run by ending their steps (SIGTERM, ten\nseconds, SIGKILL). A switch that has begun is undone.",
+		Use:   "cancel RUN",
+		Short: "End a run",
+		Long: "End a run: jobs that wait at once, jobs that run by ending their steps\n" +
+			"(SIGTERM, ten seconds, SIGKILL). A switch that has begun is undone.",
 		Example: "  deployhook cancel 42",
 		Args:    args("RUN"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -11,11 +11,13 @@ import (
 
 func (a *app) checkCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "check [FILE]",
-		Short:   "Say what deploy.yaml means, and everything that is wrong with it",
-		Long:    "Read deploy.yaml, print what was understood, with what was defaulted, and warn where\nsomething is worth a word. All errors come at once; with one, the exit code is 1.",
+		Use:   "check [FILE]",
+		Short: "Say what deploy.yaml means, and everything that is wrong with it",
+		Long: "Read deploy.yaml, print what was understood, with what was defaulted, and warn\n" +
+			"where something is worth a word. All errors come at once; with one, the exit\n" +
+			"code is 1.",
 		Example: "  deployhook check\n  deployhook check ./deploy.yaml.example",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    args("[FILE]"),
 		RunE: func(c *cobra.Command, args []string) error {
 			path := config.Find(a.config)
 			if len(args) == 1 {

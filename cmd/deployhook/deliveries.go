@@ -19,7 +19,7 @@ func (a *app) deliveriesCommand() *cobra.Command {
 		Example: "  deployhook deliveries --hook github --limit 10",
 		Args:    args(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkLimit(q); err != nil {
+			if err := checkLimit(c, q); err != nil {
 				return err
 			}
 			cl, err := a.client()
@@ -34,7 +34,7 @@ func (a *app) deliveriesCommand() *cobra.Command {
 				return a.json(list)
 			}
 			if len(list) == 0 {
-				fmt.Fprintln(a.err, "there are no deliveries")
+				fmt.Fprintln(a.err, "there are no such deliveries")
 				return nil
 			}
 			rows := [][]string{{"DELIVERY", "HOOK", "EVENT", "WHEN", "RUNS", "ANSWER"}}
@@ -42,6 +42,7 @@ func (a *app) deliveriesCommand() *cobra.Command {
 				rows = append(rows, []string{fmt.Sprint(d.ID), d.Hook, plain(&d.Event), ago(d.Received, time.Now()), numbers(d.Runs), plain(&d.Message)})
 			}
 			table(a.out, func(s string) string { return s }, rows)
+			a.older(q, len(list), list[len(list)-1].ID)
 			return nil
 		},
 	}

@@ -11,9 +11,10 @@ import (
 func (a *app) explainCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "explain DELIVERY",
-		Short:   "Say why a delivery started what it started, or nothing",
-		Long:    "Say for each pipeline why the delivery started it or did not, and what became of the\nruns.",
+		Use:   "explain DELIVERY",
+		Short: "Say why a delivery started what it started, or nothing",
+		Long: "Say for each pipeline why the delivery started it or did not, and what became\n" +
+			"of the runs.",
 		Example: "  deployhook explain 17",
 		Args:    args("DELIVERY"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"deployhook/internal/config"
+	"deployhook/internal/deploy"
 	"deployhook/internal/web"
 )
 
@@ -59,19 +59,18 @@ type app struct {
 func run(args []string, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second ctrl-C ends everything at once
 	a := &app{out: out, err: errOut}
 	a.root = a.rootCommand()
 	a.root.SetArgs(args)
 	a.root.SetOut(out)
 	a.root.SetErr(errOut)
-	err := a.root.ExecuteContext(ctx)
+	used, err := a.root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
 	code := exitFailed
-	var m misuse
-	var daemon *web.Error
-	if errors.As(err, &m) || errors.As(err, &daemon) && daemon.Misuse {
+	if errors.As(err, new(misuse)) || errors.Is(err, deploy.ErrMisuse) {
 		code = exitMisused
 	}
 	if errors.Is(err, context.Canceled) {
@@ -80,40 +79,47 @@ func run(args []string, out, errOut io.Writer) int {
 	if errors.Is(err, errSilent) {
 		return code
 	}
-	for line := range strings.Lines(trimWords(err.Error())) {
-		fmt.Fprintf(errOut, "deployhook: %s\n", strings.TrimRight(line, "\n"))
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(errOut, "deployhook: %s\n", plain(&line))
 	}
-	var h hinted
-	var gone *web.Unreachable
-	switch {
-	case errors.As(err, &h):
-		fmt.Fprintf(errOut, "deployhook: hint: %s\n", h.hint)
-	case errors.As(err, &gone):
-		fmt.Fprintln(errOut, "deployhook: hint: is it running? systemctl status deployhook, or: deployhook serve")
-	case code == exitMisused:
-		fmt.Fprintln(errOut, "deployhook: hint: deployhook help lists the commands; --help after one shows how it is used")
+	if h := hint(err); h != "" {
+		fmt.Fprintf(errOut, "deployhook: hint: %s\n", plain(&h))
+	} else if code == exitMisused && used == a.root {
+		fmt.Fprintln(errOut, "deployhook: hint: deployhook help lists the commands")
+	} else if code == exitMisused {
+		fmt.Fprintf(errOut, "deployhook: hint: %s --help shows how it is used\n", used.CommandPath())
 	}
 	return code
 }
 
-// trimWords leaves out the words by which the parts tell errors apart.
-func trimWords(s string) string {
-	for _, w := range []string{"misuse: ", "refused: ", "locked: "} {
-		s = strings.Replace(s, w, "", 1)
+// hint says what to do about an error; empty when nothing is known.
+func hint(err error) string {
+	var h hinted
+	var gone *web.Unreachable
+	var answered *web.Error
+	switch {
+	case errors.As(err, &h):
+		return h.hint
+	case errors.As(err, &gone):
+		return gone.Hint
+	case errors.As(err, &answered):
+		return answered.Hint
 	}
-	return s
+	return ""
 }
 
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "deployhook",
-		Short:         "Deploys to your own servers from signed webhooks",
-		Long:          "deployhook takes a signed webhook, runs a test job on exactly the pushed commit, and\nonly then a deploy job that publishes it and restarts the application.",
+		Use:   "deployhook",
+		Short: "Deploys to your own servers from signed webhooks",
+		Long: "deployhook takes a signed webhook, runs a test job on exactly the pushed\n" +
+			"commit, and only then a deploy job that publishes it and restarts the\n" +
+			"application.",
 		Example:       "  deployhook check\n  deployhook serve\n  deployhook runs",
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return misuse{fmt.Errorf("there is no command %q", args[0])}
+				return a.noCommand(args[0])
 			}
 			return nil
 		},
@@ -121,39 +127,14 @@ func (a *app) rootCommand() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&a.config, "config", "", "deploy.yaml (default: $DEPLOYHOOK_CONFIG, ./deploy.yaml, /etc/deployhook/deploy.yaml)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misuse{err} })
-	root.CompletionOptions.HiddenDefaultCmd = false
+	root.SetUsageTemplate(usage)
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(a.helpCommand())
 	root.AddCommand(
-		a.serveCommand(), a.agentCommand(), a.checkCommand(), a.reloadCommand(), a.schemaCommand(), a.versionCommand(),
+		a.serveCommand(), a.agentCommand(), a.checkCommand(), a.reloadCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(),
 		a.triggerCommand(), a.runsCommand(), a.runCommand(), a.logsCommand(), a.cancelCommand(), a.retryCommand(),
 		a.releasesCommand(), a.rollbackCommand(), a.holdCommand(), a.unholdCommand(), a.lockCommand(), a.unlockCommand(),
 		a.deliveriesCommand(), a.deliveryCommand(), a.replayCommand(), a.explainCommand(),
 	)
 	return root
-}
-
-// args is a number of arguments, by their names in the message.
-func args(names ...string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) < len(names) {
-			return misuse{fmt.Errorf("%s is missing", names[len(args)])}
-		}
-		if len(args) > len(names) {
-			return misuse{fmt.Errorf("%q is one word too many", args[len(names)])}
-		}
-		return nil
-	}
-}
-
-// client talks to the daemon whose config this is.
-func (a *app) client() (*web.Client, error) {
-	socket := os.Getenv("DEPLOYHOOK_SERVER_SOCKET")
-	if socket == "" {
-		path := config.Find(a.config)
-		f, err := config.Load(path, nil)
-		if err != nil {
-			return nil, hinted{fmt.Errorf("finding the control socket in %s: %w", path, err), "name the config of the running daemon with --config"}
-		}
-		socket = f.Server.Socket
-	}
-	return web.Dial(socket), nil
 }

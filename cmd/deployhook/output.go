@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,26 +11,26 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
-
-	"deployhook/internal/deploy"
 )
 
 // json prints a value for programs.
 func (a *app) json(v any) error {
-	e := json.NewEncoder(a.out)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	b, err := encode(v, "  ")
+	if err == nil {
+		_, err = a.out.Write(b)
+	}
+	return err
 }
 
-// terminal says whether output goes to a person's screen.
-func (a *app) terminal() bool {
-	f, ok := a.out.(*os.File)
+// terminal says whether what is written to w goes to a person's screen.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// colored says whether colour may be used.
+// colored says whether colour may be used in results.
 func (a *app) colored() bool {
-	return a.terminal() && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return terminal(a.out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
 var stateColors = map[string]string{
@@ -45,52 +46,13 @@ func (a *app) state(s string) string {
 	return s
 }
 
-// tableWidth bounds the lines of a table.
-const tableWidth = 80
-
-// table prints rows in columns; the last column is cut so that a line fits.
-func table(w io.Writer, paint func(string) string, rows [][]string) {
-	if len(rows) == 0 {
-		return
-	}
-	widths := make([]int, len(rows[0]))
-	for _, r := range rows {
-		for i, cell := range r {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-	}
-	used := 0
-	for _, n := range widths[:len(widths)-1] {
-		used += n + 2
-	}
-	for _, r := range rows {
-		var b strings.Builder
-		for i, cell := range r {
-			if i == len(r)-1 {
-				b.WriteString(cutTo(cell, max(10, tableWidth-used)))
-				break
-			}
-			b.WriteString(paint(cell) + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
-		}
-		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
-	}
-}
-
-func cutTo(s string, n int) string {
-	r := []rune(s)
-	if len(r) <= n {
-		return s
-	}
-	return string(r[:n-1]) + "…"
-}
-
 // plain makes an outsider's word safe to print on one line.
 func plain(s *string) string {
 	if s == nil {
 		return ""
 	}
 	line, _, _ := strings.Cut(*s, "\n")
-	return string(cleanLine([]byte(line), false))
+	return string(cleanLine([]byte(strings.ReplaceAll(line, "\t", " ")), false))
 }
 
 func short(commit *string) string {
@@ -121,70 +83,33 @@ func took(from, to *time.Time) string {
 	return to.Sub(*from).Round(100 * time.Millisecond).String()
 }
 
-func terminal(state string) bool { return deploy.State(state).Terminal() }
-
-// cleanLine takes control sequences out of a line that a program printed;
-// with colour, those that only colour stay.
-func cleanLine(b []byte, colour bool) []byte {
-	out := make([]byte, 0, len(b))
-	for i := 0; i < len(b); {
-		c := b[i]
-		switch {
-		case c == 0x1b:
-			n, sgr := sequence(b[i:])
-			if sgr && colour {
-				out = append(out, b[i:i+n]...)
-			}
-			i += n
-		case c == '\t':
-			out = append(out, c)
-			i++
-		case c < 0x20 || c == 0x7f:
-			i++
-		case c < 0x80:
-			out = append(out, c)
-			i++
-		default:
-			r, n := utf8.DecodeRune(b[i:])
-			if r != utf8.RuneError && (r < 0x80 || r > 0x9f) && (r < 0x202a || r > 0x202e) && (r < 0x2066 || r > 0x2069) {
-				out = append(out, b[i:i+n]...)
-			}
-			i += n
-		}
-	}
-	return out
-}
-
-// sequence measures the escape sequence that b begins with, and says whether
-// it only sets colour.
-func sequence(b []byte) (n int, sgr bool) {
-	if len(b) < 2 {
-		return len(b), false
-	}
-	switch b[1] {
-	case '[':
-		for i := 2; i < len(b); i++ {
-			switch c := b[i]; {
-			case c >= 0x40 && c <= 0x7e:
-				return i + 1, c == 'm'
-			case c < 0x20 || c > 0x3f:
-				return i, false
-			}
-		}
-		return len(b), false
-	case ']', 'P', 'X', '^', '_':
-		for i := 2; i < len(b); i++ {
-			if b[i] == 0x07 {
-				return i + 1, false
-			}
-			if b[i] == 0x1b && i+1 < len(b) && b[i+1] == '\\' {
-				return i + 2, false
-			}
-		}
-		return len(b), false
-	}
-	return 2, false
-}
-
 // jsonLine prints a value for programs on one line.
-func (a *app) jsonLine(v any) error { return json.NewEncoder(a.out).Encode(v) }
+func (a *app) jsonLine(v any) error {
+	b, err := encode(v, "")
+	if err == nil {
+		_, err = a.out.Write(b)
+	}
+	return err
+}
+
+// encode makes JSON that moves no cursor where it is printed: encoding/json
+// leaves control characters above 0x7e as they are. Such runes stand only
+// within strings.
+func encode(v any, indent string) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	var out []byte
+	for _, r := range b.String() {
+		if r >= 0x7f && !printable(r) {
+			out = fmt.Appendf(out, "\\u%04x", r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out, nil
+}

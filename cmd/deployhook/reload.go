@@ -8,9 +8,11 @@ import (
 
 func (a *app) reloadCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "reload",
-		Short:   "Make the daemon read deploy.yaml again",
-		Long:    "The daemon takes the file when it is good, and keeps the old one when it is not: then\nthe exit code is 1. Accepted runs go on with the config they were accepted under.",
+		Use:   "reload",
+		Short: "Make the daemon read deploy.yaml again",
+		Long: "The daemon takes the file when it is good, and keeps the old one when it is\n" +
+			"not: then the exit code is 1. Accepted runs go on with the config they were\n" +
+			"accepted under.",
 		Example: "  deployhook reload",
 		Args:    args(),
 		RunE: func(c *cobra.Command, _ []string) error {

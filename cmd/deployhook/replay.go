@@ -9,9 +9,10 @@ import (
 func (a *app) replayCommand() *cobra.Command {
 	var force, asJSON bool
 	c := &cobra.Command{
-		Use:     "replay DELIVERY",
-		Short:   "Decide on a stored delivery again, with today's config",
-		Long:    "Decide on a stored delivery again and print the runs that it started. They keep the\nplace in line of the first ones, unless --force.",
+		Use:   "replay DELIVERY",
+		Short: "Decide on a stored delivery again, with today's config",
+		Long: "Decide on a stored delivery again and print the runs that it started. They keep\n" +
+			"the place in line of the first ones, unless --force.",
 		Example: "  deployhook replay 17",
 		Args:    args("DELIVERY"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -7,9 +7,11 @@ import (
 func (a *app) retryCommand() *cobra.Command {
 	var force, wait, asJSON bool
 	c := &cobra.Command{
-		Use:     "retry RUN",
-		Short:   "Make a new run like one that has ended",
-		Long:    "Make a new run of the same commit, with today's config, and print its number. It keeps\nits place in line: an older commit does not replace a newer one without --force.",
+		Use:   "retry RUN",
+		Short: "Make a new run like one that has ended",
+		Long: "Make a new run of the same commit, with today's config, and print its number.\n" +
+			"It keeps its place in line: an older commit does not replace a newer one\n" +
+			"without --force.",
 		Example: "  deployhook retry 42 --wait",
 		Args:    args("RUN"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -14,8 +15,9 @@ func (a *app) rollbackCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rollback PIPELINE",
 		Short: "Make an earlier release current again",
-		Long: "Point current to the release that was live before, or to the one named with --to, and\n" +
-			"restart. The commit rolled back from is then held: it is not deployed again until a\nlater push brings another one, or deployhook unhold.",
+		Long: "Point current to the release that was live before, or to the one named with\n" +
+			"--to, and restart. The commit rolled back from is then held: it is not deployed\n" +
+			"again until a later push brings another one, or deployhook unhold.",
 		Example: "  deployhook rollback shop --wait",
 		Args:    args("PIPELINE"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -28,7 +30,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.err, "%s: from %s to %s\n", r.Pipeline, got.From, got.Target)
+			fmt.Fprintf(a.err, "%s goes from %s to %s\n", r.Pipeline, cmp.Or(got.From, "no release"), got.Target)
 			return a.started(c.Context(), cl, got.Run, wait, asJSON)
 		},
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,32 +58,53 @@ func (a *app) runCommand() *cobra.Command {
 
 // failure prints the last lines of the step that failed.
 func (a *app) failure(c *cobra.Command, cl *web.Client, r web.Run) error {
+	job, step := failedStep(r)
+	if step == "" {
+		return nil
+	}
+	var last []string
+	p := &printer{colour: a.colored(), emit: func(line string) {
+		if last = append(last, line); len(last) > tailLines {
+			last = last[1:]
+		}
+	}}
+	if err := cl.Log(c.Context(), r.ID, job, step, false, p.line); err != nil {
+		return err
+	}
+	p.end()
+	fmt.Fprintf(a.out, "job %s, step %s: the last lines\n", plain(&job), plain(&step))
+	if len(last) == 0 {
+		fmt.Fprintln(a.out, "  (it printed nothing)")
+	}
+	for _, l := range last {
+		fmt.Fprintf(a.out, "  | %s\n", l)
+	}
+	fmt.Fprintln(a.out)
+	return nil
+}
+
+// failedStep names the step that a run failed for, which its job's error
+// names too: others may have failed and were let pass.
+func failedStep(r web.Run) (job, step string) {
 	for _, j := range r.Jobs {
+		if j.State != "failed" && j.State != "lost" {
+			continue
+		}
 		for _, h := range j.Hosts {
 			for _, s := range h.Steps {
-				if s.State != "failed" || j.State != "failed" {
+				if s.State != "failed" && s.State != "lost" {
 					continue
 				}
-				var last []string
-				p := &printer{app: a, emit: func(line string) {
-					if last = append(last, line); len(last) > tailLines {
-						last = last[1:]
-					}
-				}}
-				if err := cl.Log(c.Context(), r.ID, j.Name, s.Name, false, p.line); err != nil {
-					return err
+				if job, step = j.Name, s.Name; j.Error != nil && strings.Contains(*j.Error, "step "+s.Name+":") {
+					return job, step
 				}
-				p.end()
-				fmt.Fprintf(a.out, "job %s, step %s: the last lines\n", j.Name, plain(&s.Name))
-				for _, l := range last {
-					fmt.Fprintf(a.out, "  | %s\n", l)
-				}
-				fmt.Fprintln(a.out)
-				return nil
 			}
 		}
+		if step != "" {
+			return job, step
+		}
 	}
-	return nil
+	return "", ""
 }
 
 func (a *app) show(r web.Run) {
@@ -107,8 +129,11 @@ func (a *app) show(r web.Run) {
 		fmt.Fprintf(a.out, "  %-9s %d\n", "delivery", *r.Delivery)
 	}
 	fmt.Fprintf(a.out, "  %-9s %s\n", "created", r.Created.Format("2006-01-02 15:04:05Z"))
-	if r.Started != nil && r.Ended != nil {
+	switch {
+	case r.Started != nil && r.Ended != nil:
 		fmt.Fprintf(a.out, "  %-9s %s\n", "took", took(r.Started, r.Ended))
+	case r.Started != nil:
+		fmt.Fprintf(a.out, "  %-9s %s\n", "started", r.Started.Format("2006-01-02 15:04:05Z"))
 	}
 	for _, j := range r.Jobs {
 		note := ""
@@ -118,6 +143,9 @@ func (a *app) show(r web.Run) {
 				break
 			}
 		}
+		if j.Attempt > 1 {
+			note = fmt.Sprintf(", attempt %d", j.Attempt) + note
+		}
 		fmt.Fprintf(a.out, "job %s %s%s\n", j.Name, a.state(j.State), note)
 		for _, h := range j.Hosts {
 			for _, s := range h.Steps {
@@ -125,7 +153,9 @@ func (a *app) show(r web.Run) {
 				if s.Error != nil {
 					note = ": " + plain(s.Error)
 				}
-				fmt.Fprintf(a.out, "  %-9s %6s  %s%s\n", a.state(s.State), took(s.Started, s.Ended), plain(&s.Name), note)
+				// Padded before it is painted: colours have no width.
+				state := strings.Replace(fmt.Sprintf("%-9s", s.State), s.State, a.state(s.State), 1)
+				fmt.Fprintf(a.out, "  %s %6s  %s%s\n", state, took(s.Started, s.Ended), plain(&s.Name), note)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,14 +17,21 @@ func listFlags(c *cobra.Command, q *web.Query, asJSON *bool) {
 	c.Flags().BoolVar(asJSON, "json", false, "print JSON")
 }
 
-func checkLimit(q web.Query) error {
+func checkLimit(c *cobra.Command, q web.Query) error {
 	if q.Limit < 1 || q.Limit > 1000 {
-		return misuse{fmt.Errorf("--limit is a number from 1 to 1000")}
+		return misuse{errors.New("--limit is a number from 1 to 1000")}
 	}
-	if q.Before < 0 {
-		return misuse{fmt.Errorf("--before is a number above 0")}
+	if q.Before < 1 && c.Flags().Changed("before") {
+		return misuse{errors.New("--before is a number above 0")}
 	}
 	return nil
+}
+
+// older says how a list goes on that was cut at its limit.
+func (a *app) older(q web.Query, shown int, last int64) {
+	if shown == q.Limit && last > 1 {
+		fmt.Fprintf(a.err, "older ones: --before %d\n", last)
+	}
 }
 
 func (a *app) runsCommand() *cobra.Command {
@@ -35,7 +43,7 @@ func (a *app) runsCommand() *cobra.Command {
 		Example: "  deployhook runs --pipeline shop --state failed",
 		Args:    args(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkLimit(q); err != nil {
+			if err := checkLimit(c, q); err != nil {
 				return err
 			}
 			cl, err := a.client()
@@ -50,7 +58,7 @@ func (a *app) runsCommand() *cobra.Command {
 				return a.json(list)
 			}
 			if len(list) == 0 {
-				fmt.Fprintln(a.err, "there are no runs")
+				fmt.Fprintln(a.err, "there are no such runs")
 				return nil
 			}
 			rows := [][]string{{"RUN", "PIPELINE", "STATE", "COMMIT", "WHEN", "WHAT"}}
@@ -58,6 +66,7 @@ func (a *app) runsCommand() *cobra.Command {
 				rows = append(rows, []string{fmt.Sprint(r.ID), r.Pipeline, r.State, short(r.Commit), ago(r.Created, time.Now()), summary(r)})
 			}
 			table(a.out, a.state, rows)
+			a.older(q, len(list), list[len(list)-1].ID)
 			return nil
 		},
 	}

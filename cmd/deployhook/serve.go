@@ -12,9 +12,10 @@ import (
 
 func (a *app) serveCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "serve",
-		Short:   "Run the daemon: take webhooks in and run jobs",
-		Long:    "Run the daemon in the foreground, as systemd does. It stops on ctrl-C or SIGTERM, once\nrunning jobs have ended or server.shutdown_grace is over.",
+		Use:   "serve",
+		Short: "Run the daemon: take webhooks in and run jobs",
+		Long: "Run the daemon in the foreground, as systemd does. It stops on ctrl-C or\n" +
+			"SIGTERM, once running jobs have ended or server.shutdown_grace is over.",
 		Example: "  deployhook serve --config /etc/deployhook/deploy.yaml",
 		Args:    args(),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -14,9 +14,11 @@ func (a *app) triggerCommand() *cobra.Command {
 	var inputs []string
 	var wait, asJSON bool
 	c := &cobra.Command{
-		Use:     "trigger PIPELINE",
-		Short:   "Start a run by hand",
-		Long:    "Start a run of a pipeline and print its number. With --wait the exit code is that of\nthe run: 0 when it succeeded, 1 otherwise; ctrl-C ends the waiting, not the run.",
+		Use:   "trigger PIPELINE",
+		Short: "Start a run by hand",
+		Long: "Start a run of a pipeline and print its number. With --wait the exit code is\n" +
+			"that of the run: 0 when it succeeded, 1 otherwise; ctrl-C ends the waiting, not\n" +
+			"the run.",
 		Example: "  deployhook trigger shop --branch main --wait",
 		Args:    args("PIPELINE"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -12,8 +12,9 @@ func (a *app) unlockCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "unlock PIPELINE | HOST:PATH --abandon",
 		Short: "End a lock, or give up an unfinished switch",
-		Long: "End a pipeline's lock. With HOST:PATH and --abandon, drop the journal of a switch that\n" +
-			"nobody could finish: current stays where it points, and the path is free again.",
+		Long: "End a pipeline's lock. With HOST:PATH and --abandon, drop the journal of a\n" +
+			"switch that nobody could finish: current stays where it points, and the path is\n" +
+			"free again.",
 		Example: "  deployhook unlock shop\n  deployhook unlock local:/srv/shop --abandon",
 		Args:    args("PIPELINE or HOST:PATH"),
 		RunE: func(c *cobra.Command, args []string) error {

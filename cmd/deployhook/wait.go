@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,8 +10,11 @@ import (
 	"deployhook/internal/web"
 )
 
-// waitEvery is how often a run that is waited for is looked at.
-const waitEvery = 200 * time.Millisecond
+// Bounds of waiting for a run.
+const (
+	waitEvery = 200 * time.Millisecond // how often it is looked at
+	goneMost  = 2 * time.Minute        // how long the daemon may be away: it may be restarting
+)
 
 // started prints the run that a command made, waits for it when asked to, and
 // fails as the run does.
@@ -21,29 +25,68 @@ func (a *app) started(ctx context.Context, cl *web.Client, run int64, wait, asJS
 	if !wait && !asJSON {
 		return nil
 	}
-	for {
-		r, err := cl.Run(ctx, run)
-		if err != nil {
+	var r web.Run
+	var err error
+	if wait {
+		r, err = a.wait(ctx, cl, run)
+	} else {
+		r, err = cl.Run(ctx, run)
+	}
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		if err := a.json(r); err != nil {
 			return err
 		}
-		state := deploy.State(r.State)
-		if !wait || state.Terminal() {
-			if asJSON {
-				if err := a.json(r); err != nil {
-					return err
-				}
+	}
+	if wait && deploy.State(r.State) != deploy.Succeeded {
+		return failedRun(r)
+	}
+	return nil
+}
+
+// wait waits for the end of a run. Who looks on at a terminal sees how it
+// comes on; an end of the waiting is none of the run.
+func (a *app) wait(ctx context.Context, cl *web.Client, run int64) (web.Run, error) {
+	seen := ""
+	answered := time.Now()
+	for {
+		r, err := cl.Run(ctx, run)
+		switch {
+		case err == nil:
+			answered = time.Now()
+			if now := standing(r); now != seen && terminal(a.err) {
+				seen = now
+				fmt.Fprintln(a.err, now)
 			}
-			if wait && state != deploy.Succeeded {
-				return failedRun(r)
+			if deploy.State(r.State).Terminal() {
+				return r, nil
 			}
-			return nil
+		case ctx.Err() != nil:
+			fmt.Fprintf(a.err, "deployhook: run %d goes on: deployhook logs %d --follow\n", run, run)
+			return r, ctx.Err()
+		case !errors.As(err, new(*web.Unreachable)) || time.Since(answered) > goneMost:
+			return r, err
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
 		case <-time.After(waitEvery):
 		}
 	}
+}
+
+// standing says in one line where a run stands.
+func standing(r web.Run) string {
+	for _, j := range r.Jobs {
+		switch {
+		case j.State == string(deploy.Running):
+			return fmt.Sprintf("run %d: job %s is running", r.ID, plain(&j.Name))
+		case j.State == string(deploy.Waiting) && j.WaitingFor != nil:
+			return fmt.Sprintf("run %d: job %s waits: %s", r.ID, plain(&j.Name), plain(j.WaitingFor))
+		}
+	}
+	return fmt.Sprintf("run %d %s", r.ID, r.State)
 }
 
 // failedRun is the error of a run that did not succeed.
@@ -55,5 +98,5 @@ func failedRun(r web.Run) error {
 	case r.Cause != nil:
 		text += ": " + *r.Cause
 	}
-	return hinted{fmt.Errorf("%s", text), fmt.Sprintf("deployhook logs %d", r.ID)}
+	return hinted{errors.New(text), fmt.Sprintf("deployhook run %d shows what failed, deployhook logs %d all of it", r.ID, r.ID)}
 }

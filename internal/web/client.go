@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"deployhook/internal/deploy"
 )
@@ -29,20 +31,19 @@ func Dial(socket string) *Client {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
-	}}}
+	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
-// Error is what the daemon answered instead.
-type Error struct {
-	Message string
-	Misuse  bool // the command means nothing as it was given
-}
-
-func (e *Error) Error() string { return e.Message }
+// Bounds of what the daemon is waited for and of what it may answer.
+const (
+	callTime  = 5 * time.Minute
+	answerMax = 64 << 20 // bytes: 1,000 runs with their steps
+)
 
 // Unreachable is a daemon that does not answer.
 type Unreachable struct {
 	Socket string
+	Hint   string
 	Err    error
 }
 
@@ -67,14 +68,7 @@ func (c *Client) send(ctx context.Context, method, path string, q any) (*http.Re
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
-			return nil, &Unreachable{c.socket, cause(op)}
-		}
-		return nil, fmt.Errorf("asking the daemon: %w", cause(err))
+		return nil, c.failure(ctx, err)
 	}
 	if res.StatusCode == http.StatusOK {
 		return res, nil
@@ -82,40 +76,72 @@ func (c *Client) send(ctx context.Context, method, path string, q any) (*http.Re
 	defer res.Body.Close()
 	var e errorBody
 	if json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(&e) != nil || e.Error == "" {
-		return nil, fmt.Errorf("the daemon answered %s", res.Status)
+		return nil, &Error{Message: "the daemon answered " + res.Status, Hint: "is it of another version? deployhook version says this one's", Code: codeFailed}
 	}
-	return nil, &Error{Message: e.Error, Misuse: e.Code == codeMisuse}
+	return nil, &Error{Message: e.Error, Hint: e.Hint, Code: e.Code}
 }
 
-// cause is the innermost error: what the system said.
-func cause(err error) error {
+// failure says why no answer came.
+func (c *Client) failure(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("the daemon on %s did not answer within %v", c.socket, callTime)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		switch {
-		case errors.Is(errno, fs.ErrNotExist):
-			return errors.New("the socket is not there")
-		case errors.Is(errno, fs.ErrPermission):
-			return errors.New("this user may not open it: join the group deployhook-admin")
+	errors.As(err, &errno)
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "dial" {
+		// The words around it name the address of the request, which is ours.
+		for next := err; next != nil; next = errors.Unwrap(next) {
+			err = next
 		}
-		return errno
+		return &Unreachable{c.socket, "it may have stopped just now: deployhook runs shows what became of the command", err}
 	}
-	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
-		err = next
+	switch {
+	case errors.Is(errno, fs.ErrNotExist):
+		err = errors.New("connect: the socket is not there")
+	case errors.Is(errno, fs.ErrPermission):
+		return &Unreachable{c.socket, "join the group " + adminGroup + ", or use sudo", errors.New("connect: this user may not open it")}
+	case errno != 0:
+		err = fmt.Errorf("connect: %w", errno)
+	default:
+		err = op.Err
 	}
-	return err
+	return &Unreachable{c.socket, "is it running? systemctl status deployhook, or: deployhook serve", err}
 }
 
 func call[A any](ctx context.Context, c *Client, method, path string, q any) (A, error) {
 	var a A
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
 	res, err := c.send(ctx, method, path, q)
 	if err != nil {
 		return a, err
 	}
 	defer res.Body.Close()
-	if err := json.NewDecoder(res.Body).Decode(&a); err != nil {
+	if err := json.NewDecoder(io.LimitReader(res.Body, answerMax)).Decode(&a); err != nil {
+		if ctx.Err() != nil {
+			return a, c.failure(ctx, err)
+		}
 		return a, fmt.Errorf("reading the daemon's answer: %w", err)
 	}
 	return a, nil
+}
+
+// onPipeline carries out a command on a pipeline, a POST when q is not nil.
+func onPipeline[A any](ctx context.Context, c *Client, name, word string, q any) (A, error) {
+	// No pipeline is named so, and a path would lose these names.
+	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+		var none A
+		return none, &Error{Message: fmt.Sprintf("no pipeline %q", name), Code: "not_found"}
+	}
+	method := http.MethodPost
+	if q == nil {
+		method = http.MethodGet
+	}
+	return call[A](ctx, c, method, "/api/pipelines/"+url.PathEscape(name)+"/"+word, q)
 }
 
 // Query narrows a list: empty and zero are not sent.
@@ -161,16 +187,22 @@ func (c *Client) Log(ctx context.Context, run int64, job, step string, follow bo
 	defer res.Body.Close()
 	d := json.NewDecoder(res.Body)
 	for {
-		var l Line
-		if err := d.Decode(&l); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fmt.Errorf("reading the log: %w", err)
+		var l struct {
+			Line
+			logEnd
 		}
-		if err := fn(l); err != nil {
+		err := d.Decode(&l)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return &Unreachable{c.socket, fmt.Sprintf("it may have stopped just now: deployhook run %d shows what became of the run", run), err}
+		case l.Error != "":
+			return &Error{Message: l.Error, Code: codeFailed}
+		}
+		if err := fn(l.Line); err != nil {
 			return err
 		}
 	}
@@ -178,7 +210,7 @@ func (c *Client) Log(ctx context.Context, run int64, job, step string, follow bo
 
 // Trigger makes a run by hand and gives its number.
 func (c *Client) Trigger(ctx context.Context, t deploy.TriggerCommand) (int64, error) {
-	n, err := call[numbered](ctx, c, http.MethodPost, "/api/pipelines/"+url.PathEscape(t.Pipeline)+"/runs", t)
+	n, err := onPipeline[numbered](ctx, c, t.Pipeline, "runs", t)
 	return n.Run, err
 }
 
@@ -196,17 +228,17 @@ func (c *Client) Cancel(ctx context.Context, run int64) (string, error) {
 
 // Rollback asks for an earlier release.
 func (c *Client) Rollback(ctx context.Context, r deploy.RollbackCommand) (deploy.RollbackReceipt, error) {
-	return call[deploy.RollbackReceipt](ctx, c, http.MethodPost, "/api/pipelines/"+url.PathEscape(r.Pipeline)+"/rollback", r)
+	return onPipeline[deploy.RollbackReceipt](ctx, c, r.Pipeline, "rollback", r)
 }
 
 // Releases lists a pipeline's releases, the newest first.
 func (c *Client) Releases(ctx context.Context, pipeline string) ([]deploy.Release, error) {
-	return call[[]deploy.Release](ctx, c, http.MethodGet, "/api/pipelines/"+url.PathEscape(pipeline)+"/releases", nil)
+	return onPipeline[[]deploy.Release](ctx, c, pipeline, "releases", nil)
 }
 
 // Hold carries out hold, unhold, lock or unlock.
 func (c *Client) Hold(ctx context.Context, word, pipeline, reason string) (string, error) {
-	d, err := call[done](ctx, c, http.MethodPost, "/api/pipelines/"+url.PathEscape(pipeline)+"/"+word, reasoned{reason})
+	d, err := onPipeline[done](ctx, c, pipeline, word, reasoned{reason})
 	return d.Message, err
 }
 

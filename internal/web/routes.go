@@ -1,10 +1,9 @@
 package web
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"deployhook/internal/deploy"
 )
@@ -35,7 +34,11 @@ func (s *server) runs(r *http.Request) ([]Run, error) {
 		return nil, err
 	}
 	q := r.URL.Query()
-	list, err := s.Reader.Runs(r.Context(), deploy.RunFilter{Pipeline: q.Get("pipeline"), State: deploy.State(q.Get("state")), Before: before, Limit: limit})
+	in, err := state(q.Get("state"))
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.Reader.Runs(r.Context(), deploy.RunFilter{Pipeline: q.Get("pipeline"), State: in, Before: before, Limit: limit})
 	views := []Run{}
 	for i := range list {
 		views = append(views, runView(&list[i]))
@@ -48,11 +51,23 @@ func (s *server) run(r *http.Request) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	run, err := s.Reader.Run(r.Context(), n)
+	run, err := s.oneRun(r, n)
 	if err != nil {
-		return Run{}, fmt.Errorf("run %d: %w", n, err)
+		return Run{}, err
 	}
 	return runView(run), nil
+}
+
+// oneRun reads a run that somebody asked for by its number.
+func (s *server) oneRun(r *http.Request, n int64) (*deploy.Run, error) {
+	run, err := s.Reader.Run(r.Context(), n)
+	if errors.Is(err, deploy.ErrNotFound) {
+		return nil, hinted{fmt.Errorf("run %d: %w", n, err), "deployhook runs lists the runs"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("run %d: %w", n, err)
+	}
+	return run, nil
 }
 
 type numbered struct {
@@ -112,7 +127,11 @@ func (s *server) rollback(r *http.Request) (deploy.RollbackReceipt, error) {
 }
 
 func (s *server) releases(r *http.Request) ([]deploy.Release, error) {
-	return s.Commands.Releases(r.Context(), r.PathValue("name"))
+	list, err := s.Commands.Releases(r.Context(), r.PathValue("name"))
+	if list == nil {
+		list = []deploy.Release{} // JSON's [] and not null
+	}
+	return list, err
 }
 
 func (s *server) hold(r *http.Request) (done, error) {
@@ -123,16 +142,24 @@ func (s *server) hold(r *http.Request) (done, error) {
 	name := r.PathValue("name")
 	switch word := r.PathValue("hold"); word {
 	case "hold":
-		return done{name + " is held: its runs wait"}, s.Holds.Hold(r.Context(), name, actor(r), q.Reason)
+		return done{name + " is held: its runs wait"}, endedBy("unhold", name, s.Holds.Hold(r.Context(), name, actor(r), q.Reason))
 	case "unhold":
 		return done{name + " goes on"}, s.Holds.Unhold(r.Context(), name, actor(r), q.Reason)
 	case "lock":
-		return done{name + " is locked: its release jobs wait"}, s.Holds.Lock(r.Context(), name, actor(r), q.Reason)
+		return done{name + " is locked: its release jobs wait"}, endedBy("unlock", name, s.Holds.Lock(r.Context(), name, actor(r), q.Reason))
 	case "unlock":
 		return done{name + " is unlocked"}, s.Holds.Unlock(r.Context(), name, actor(r), q.Reason)
 	default:
 		return done{}, fmt.Errorf("%w: no command %s", deploy.ErrNotFound, word)
 	}
+}
+
+// endedBy says how the hold or lock that is there already is ended.
+func endedBy(word, pipeline string, err error) error {
+	if errors.Is(err, deploy.ErrLocked) {
+		return hinted{err, fmt.Sprintf("deployhook %s %s ends it", word, pipeline)}
+	}
+	return err
 }
 
 type place struct {
@@ -169,6 +196,9 @@ func (s *server) delivery(r *http.Request) (Delivery, error) {
 		return Delivery{}, err
 	}
 	d, err := s.Reader.Delivery(r.Context(), n)
+	if errors.Is(err, deploy.ErrNotFound) {
+		return Delivery{}, hinted{fmt.Errorf("delivery %d: %w", n, err), "deployhook deliveries lists them"}
+	}
 	if err != nil {
 		return Delivery{}, fmt.Errorf("delivery %d: %w", n, err)
 	}
@@ -185,64 +215,13 @@ func (s *server) replay(r *http.Request) (Receipt, error) {
 		return Receipt{}, err
 	}
 	got, err := s.Replay(r.Context(), n, q.Force, actor(r))
+	if got.Runs == nil {
+		got.Runs = []int64{}
+	}
 	return Receipt{Delivery: got.Delivery, Runs: got.Runs, Message: got.Message}, err
 }
 
 func (s *server) reload(r *http.Request) (done, error) {
 	text, err := s.Reload(r.Context())
 	return done{text}, err
-}
-
-// followEvery is how often a log that is followed is looked at again.
-const followEvery = 150 * time.Millisecond
-
-// log streams a run's output, a JSON object a line; with follow until the run
-// has ended.
-func (s *server) log(w http.ResponseWriter, r *http.Request) {
-	n, err := id(r)
-	if err == nil {
-		_, err = s.Reader.Run(r.Context(), n)
-		if err != nil {
-			err = fmt.Errorf("run %d: %w", n, err)
-		}
-	}
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	q := r.URL.Query()
-	f := deploy.LogFilter{Job: q.Get("job"), Step: q.Get("step")}
-	enc := json.NewEncoder(w)
-	flush := http.NewResponseController(w)
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	for {
-		// Asked before the log is read: what a terminal run has is all there.
-		run, err := s.Reader.Run(r.Context(), n)
-		if err != nil {
-			return
-		}
-		err = s.Reader.Log(r.Context(), n, f, func(c deploy.LogChunk) error {
-			f.After = c.ID
-			for _, l := range c.Lines {
-				if err := enc.Encode(lineView(&c, &l)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil || run.State.Terminal() || q.Get("follow") != "true" {
-			return
-		}
-		_ = flush.Flush()
-		select {
-		case <-r.Context().Done():
-			return
-		case <-time.After(followEvery):
-		}
-	}
-}
-
-func lineView(c *deploy.LogChunk, l *deploy.LogLine) Line {
-	stream := []string{"deployhook", "stdout", "stderr"}[min(l.Stream, 2)]
-	return Line{Time: l.Time.UTC(), Job: c.At.Job, Host: c.At.Host, Step: c.StepName, Stream: stream, Text: string(l.Text), Open: l.Open}
 }

@@ -5,13 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -102,15 +106,19 @@ func Listen(path string) (net.Listener, error) {
 
 type actorKey struct{}
 
-// NewServer serves o on the control socket.
+// NewServer serves o on the control socket. Its Shutdown ends the logs that
+// are followed: they would go on as long as their runs.
 func NewServer(o Options) *http.Server {
-	return &http.Server{
-		Handler: routes(&server{o}), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+	s := &server{Options: o, stopping: make(chan struct{}), logs: make(chan struct{}, logsMost), alive: aliveEvery}
+	h := &http.Server{
+		Handler: routes(s), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, actorKey{}, peer(c))
 		},
 	}
+	h.RegisterOnShutdown(sync.OnceFunc(func() { close(s.stopping) }))
+	return h
 }
 
 // peer is the name of the user at the other end, as the kernel says.
@@ -142,7 +150,12 @@ func actor(r *http.Request) string {
 	return name
 }
 
-type server struct{ Options }
+type server struct {
+	Options
+	stopping chan struct{} // closed by Shutdown
+	logs     chan struct{} // one place for each log that is read
+	alive    time.Duration // the longest that a followed log is silent
+}
 
 // handle makes a route of a function; its answer goes out as JSON.
 func handle[A any](fn func(r *http.Request) (A, error)) http.HandlerFunc {
@@ -162,45 +175,19 @@ func body[Q any](r *http.Request) (Q, error) {
 	var q Q
 	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, requestMost))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&q); err != nil {
+	err := d.Decode(&q)
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows its JSON")
+		}
+	}
+	if large := new(http.MaxBytesError); errors.As(err, &large) {
+		err = fmt.Errorf("it is over %d KiB", requestMost>>10)
+	}
+	if err != nil {
 		return q, fmt.Errorf("%w: reading the request: %w", deploy.ErrMisuse, err)
 	}
 	return q, nil
-}
-
-// Codes of errors, by which the client knows what to do.
-const (
-	codeNotFound = "not_found"
-	codeMisuse   = "misuse"
-	codeRefused  = "refused"
-	codeFailed   = "failed"
-)
-
-type errorBody struct {
-	Error string `json:"error"`
-	Code  string `json:"code"`
-}
-
-// writeError is the one place that turns errors into status codes.
-func writeError(w http.ResponseWriter, err error) {
-	e, status := errorBody{Error: err.Error(), Code: codeFailed}, http.StatusInternalServerError
-	for _, known := range []struct {
-		err    error
-		code   string
-		status int
-	}{
-		{deploy.ErrMisuse, codeMisuse, http.StatusBadRequest}, {deploy.ErrNotFound, codeNotFound, http.StatusNotFound},
-		{deploy.ErrRefused, codeRefused, http.StatusConflict}, {deploy.ErrLocked, codeRefused, http.StatusConflict},
-		{deploy.ErrStale, codeRefused, http.StatusConflict}, {deploy.ErrFull, codeFailed, http.StatusInsufficientStorage},
-	} {
-		if errors.Is(err, known.err) {
-			e.Code, status = known.code, known.status
-			break
-		}
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(e)
 }
 
 func id(r *http.Request) (int64, error) {
@@ -226,4 +213,18 @@ func page(r *http.Request) (limit int, before int64, err error) {
 		}
 	}
 	return limit, before, nil
+}
+
+// states are what a list of runs may be narrowed to.
+var states = []string{
+	string(deploy.Queued), string(deploy.Waiting), string(deploy.Running), string(deploy.Succeeded),
+	string(deploy.Failed), string(deploy.Canceled), string(deploy.Skipped), string(deploy.Lost),
+}
+
+// state reads a state; empty means every one.
+func state(s string) (deploy.State, error) {
+	if s != "" && !slices.Contains(states, s) {
+		return "", fmt.Errorf("%w: %q is no state: there are %s%s", deploy.ErrMisuse, s, strings.Join(states, ", "), deploy.DidYouMean(s, states))
+	}
+	return deploy.State(s), nil
 }

@@ -73,13 +73,14 @@ type Delivery struct {
 
 // Line is one line of a log.
 type Line struct {
-	Time   time.Time `json:"time"`
-	Job    string    `json:"job"`
-	Host   string    `json:"host"`
-	Step   string    `json:"step"`
-	Stream string    `json:"stream"` // stdout, stderr or deployhook
-	Text   string    `json:"text"`
-	Open   bool      `json:"open,omitempty"` // the next line of this step continues it
+	Time    time.Time `json:"time"`
+	Job     string    `json:"job"`
+	Attempt int       `json:"attempt"`
+	Host    string    `json:"host"`
+	Step    string    `json:"step"`
+	Stream  string    `json:"stream"` // stdout, stderr or deployhook
+	Text    string    `json:"text"`
+	Open    bool      `json:"open,omitempty"` // the next line of this step continues it
 }
 
 // Receipt is what a replay started.

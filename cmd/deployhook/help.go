@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"deployhook/internal/deploy"
+)
+
+// usage is how every help reads: it ends with a real example.
+const usage = `Usage:
+  {{.UseLine}}{{if .HasAvailableSubCommands}}
+
+Commands:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
+
+Flags of every command:
+{{.InheritedFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}
+
+Example:
+{{.Example}}
+`
+
+func (a *app) helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Show how a command is used",
+		Example: "  deployhook help rollback",
+		Args:    args("[COMMAND]"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := a.root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return a.noCommand(args[0])
+			}
+			return c.Help()
+		},
+	}
+}
+
+// noCommand is the error for a command that is not there.
+func (a *app) noCommand(word string) error {
+	var names []string
+	for _, c := range a.root.Commands() {
+		names = append(names, c.Name())
+	}
+	return misuse{fmt.Errorf("there is no command %q%s", word, deploy.DidYouMean(word, names))}
+}
+
+// args checks the number of arguments, by their names in the message. Those in
+// brackets may be left out.
+func args(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > len(names) {
+			return misuse{fmt.Errorf("%q is one word too many", args[len(names)])}
+		}
+		if len(args) < len(names) && !strings.HasPrefix(names[len(args)], "[") {
+			return misuse{fmt.Errorf("%s is missing", names[len(args)])}
+		}
+		return nil
+	}
+}

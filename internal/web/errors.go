@@ -1,0 +1,101 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+
+	"deployhook/internal/deploy"
+)
+
+// errorBody is the JSON of every answer that is no success.
+type errorBody struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"` // what to do next
+	Code  string `json:"code"`
+}
+
+// known are the errors that a client tells apart, by their code. The first
+// that fits counts.
+var known = []struct {
+	err    error
+	code   string
+	status int
+}{
+	{deploy.ErrMisuse, "misuse", http.StatusBadRequest},
+	{deploy.ErrNotFound, "not_found", http.StatusNotFound},
+	{deploy.ErrRefused, "refused", http.StatusConflict},
+	{deploy.ErrLocked, "locked", http.StatusConflict},
+	{deploy.ErrStale, "stale", http.StatusConflict},
+	{deploy.ErrFull, "full", http.StatusInsufficientStorage},
+	{errBusy, "busy", http.StatusServiceUnavailable},
+}
+
+// codeFailed is every other error.
+const codeFailed = "failed"
+
+// errBusy is a bound of the control socket that is reached.
+var errBusy = errors.New("busy")
+
+// hinted is an error with what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// writeError is the one place that turns errors into status codes.
+func writeError(w http.ResponseWriter, err error) {
+	e, status := errorBody{Error: err.Error(), Code: codeFailed}, http.StatusInternalServerError
+	for _, k := range known {
+		if errors.Is(err, k.err) {
+			e.Code, status = k.code, k.status
+			e.Error = sentence(e.Error, k.err)
+			break
+		}
+	}
+	var h hinted
+	switch {
+	case errors.As(err, &h):
+		e.Hint = h.hint
+	case errors.Is(err, deploy.ErrStale):
+		e.Hint = "somebody was first: look again, then try again"
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(e)
+}
+
+// sentence leaves out the word by which the parts tell errors apart, where
+// what follows says it better.
+func sentence(text string, kind error) string {
+	rest, ok := strings.CutPrefix(text, kind.Error()+": ")
+	whole := strings.HasPrefix(rest, "no ") || strings.HasPrefix(rest, "run ")
+	if !ok || errors.Is(kind, deploy.ErrNotFound) && !whole {
+		return text
+	}
+	return rest
+}
+
+// Error is what the daemon answered instead. [errors.Is] tells the kinds of
+// package deploy apart: [deploy.ErrMisuse], [deploy.ErrNotFound],
+// [deploy.ErrRefused], [deploy.ErrLocked], [deploy.ErrStale], [deploy.ErrFull].
+type Error struct {
+	Message string
+	Hint    string // what to do next; empty = nothing is known
+	Code    string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Is says whether e is of the kind target.
+func (e *Error) Is(target error) bool {
+	for _, k := range known {
+		if e.Code == k.code {
+			return target == k.err
+		}
+	}
+	return false
+}
