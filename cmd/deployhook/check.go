@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +36,13 @@ func (a *app) checkCommand() *cobra.Command {
 			}
 			config.Describe(a.out, f)
 			errs, warnings := config.CheckSecrets(c.Context(), f)
+			// What this user cannot read the daemon may: serve refuses it, check warns.
+			errs = slices.DeleteFunc(errs, func(p config.Problem) bool {
+				if p.Unread {
+					warnings = append(warnings, p)
+				}
+				return p.Unread
+			})
 			for _, w := range append(f.Warnings, warnings...) {
 				fmt.Fprintf(a.err, "warning: %s\n", w)
 			}
