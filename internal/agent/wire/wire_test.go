@@ -1,0 +1,127 @@
+package wire_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"deployhook/internal/agent/wire"
+	"deployhook/internal/deploy"
+)
+
+func TestHelloIsFoundBehindABanner(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString("Welcome to Debian\r\n\nLast login: never\n")
+	if err := wire.Hello(&b, "1.2", "abc"); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString("rest")
+	version, nonce, banner, err := wire.ReadHello(&b)
+	if err != nil || version != "1.2" || nonce != "abc" || !strings.HasPrefix(string(banner), "Welcome") || b.String() != "rest" {
+		t.Errorf("got %q %q %q, %v; %q is left", version, nonce, banner, err, b.String())
+	}
+}
+
+func TestHelloOfAnotherProtocolSaysToRestart(t *testing.T) {
+	_, _, _, err := wire.ReadHello(strings.NewReader("deployhook-agent 99 1.3 abc\n"))
+	if err == nil || !strings.Contains(err.Error(), "restart deployhook: agent 1.3 speaks protocol 99") {
+		t.Errorf("got %v", err)
+	}
+	if _, _, _, err := wire.ReadHello(strings.NewReader(strings.Repeat("noise\n", 20_000))); err == nil {
+		t.Error("a banner without an end was read")
+	}
+}
+
+func TestDecodeIsStrictAndBounded(t *testing.T) {
+	var d wire.Dir
+	for _, in := range []string{`{"dir":"x","more":1}`, `{"dir":"x"} {}`, `{"dir":`, `{"dir":"` + strings.Repeat("x", wire.JSONMost) + `"}`} {
+		if wire.Decode(strings.NewReader(in), &d) == nil {
+			t.Errorf("%.40s was read", in)
+		}
+	}
+	if err := wire.Decode(strings.NewReader(`{"dir":"x"}`), &d); err != nil || d.Dir != "x" {
+		t.Errorf("got %+v, %v", d, err)
+	}
+}
+
+func TestTreeComesBackAsItWent(t *testing.T) {
+	var b bytes.Buffer
+	w := bufio.NewWriter(&b)
+	files := []deploy.TreeFile{{Path: "a", Mode: deploy.TreePlain, Size: 3}, {Path: "d/\xff", Mode: deploy.TreeExecutable}, {Path: "l", Mode: deploy.TreeSymlink, Size: 3}}
+	for _, f := range files {
+		if err := wire.WriteFile(w, f, strings.NewReader("abcdef")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := wire.EndTree(w); err != nil {
+		t.Fatal(err)
+	}
+	whole := b.Bytes()
+	var got []deploy.TreeFile
+	err := wire.ReadTree(bufio.NewReader(bytes.NewReader(whole)), func(f deploy.TreeFile, r io.Reader) error {
+		got = append(got, f)
+		text, err := io.ReadAll(r)
+		if int64(len(text)) != f.Size {
+			t.Errorf("%q has %d bytes", f.Path, len(text))
+		}
+		return err
+	})
+	if err != nil || len(got) != 3 || got[1] != files[1] {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for n := range whole {
+		err := wire.ReadTree(bufio.NewReader(bytes.NewReader(whole[:n])), func(deploy.TreeFile, io.Reader) error { return nil })
+		if err == nil {
+			t.Errorf("a tree cut after %d bytes passed for whole", n)
+		}
+	}
+	if err := wire.WriteFile(w, deploy.TreeFile{Path: "short", Mode: deploy.TreePlain, Size: 10}, strings.NewReader("abc")); err == nil {
+		t.Error("a file shorter than it says was sent")
+	}
+}
+
+func FuzzReadTree(f *testing.F) {
+	f.Add([]byte{1, 'a', 1, 3, 'x', 'y', 'z', 0})
+	f.Add([]byte{0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_ = wire.ReadTree(bufio.NewReader(bytes.NewReader(b)), func(f deploy.TreeFile, r io.Reader) error {
+			if f.Path == "" || f.Size < 0 {
+				t.Errorf("got %+v", f)
+			}
+			return nil
+		})
+	})
+}
+
+func FuzzReadFrame(f *testing.F) {
+	f.Add([]byte{1, 0, 0, 0, 1, 'x'})
+	f.Add([]byte{3, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bytes.NewReader(b)
+		for {
+			kind, content, err := wire.ReadFrame(r, nil)
+			if err != nil {
+				return
+			}
+			if kind < wire.FrameStdout || kind > wire.FrameResult || len(content) > wire.JSONMost {
+				t.Errorf("kind %d with %d bytes", kind, len(content))
+			}
+		}
+	})
+}
+
+func FuzzReadHello(f *testing.F) {
+	f.Add([]byte("deployhook-agent 1 0.1 abc\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, nonce, _, err := wire.ReadHello(bytes.NewReader(b))
+		if err == nil && nonce == "" {
+			t.Error("an agent without a nonce was believed")
+		}
+		if errors.Is(err, nil) && len(b) == 0 {
+			t.Error("nothing was taken for an agent")
+		}
+	})
+}
