@@ -742,3 +742,7 @@ func TestPaymentEnablesACourse(t *testing.T) {
 func rollback(to string) deploy.RollbackCommand {
 	return deploy.RollbackCommand{Pipeline: "shop", To: to}
 }
+
+func trigger(branch, sha string, force bool) deploy.TriggerCommand {
+	return deploy.TriggerCommand{Pipeline: "shop", Branch: branch, SHA: sha, Force: force}
+}
