@@ -14,6 +14,9 @@ import (
 // defaultSocket is what server.socket is without a word about it.
 const defaultSocket = "/run/deployhook/control.sock"
 
+// systemConfig is the config of the machine's own daemon.
+const systemConfig = "/etc/deployhook/deploy.yaml"
+
 // client talks to the daemon whose config this is.
 func (a *app) client() (*web.Client, error) {
 	if socket := os.Getenv("DEPLOYHOOK_SERVER_SOCKET"); socket != "" {
@@ -26,8 +29,8 @@ func (a *app) client() (*web.Client, error) {
 	}
 	text, readErr := os.ReadFile(path)
 	switch {
-	case errors.Is(readErr, fs.ErrPermission) && a.config == "":
-		// Who may open the socket may not read every deploy.yaml.
+	case errors.Is(readErr, fs.ErrPermission) && path == systemConfig:
+		// Who may use the socket need not be able to read the file.
 		return web.Dial(defaultSocket), nil
 	case errors.As(err, new(config.Problems)) && readErr == nil:
 		// The daemon runs on an earlier text: a file that is being changed must

@@ -49,13 +49,13 @@ func (a *app) started(ctx context.Context, cl *web.Client, run int64, wait, asJS
 // wait waits for the end of a run. Who looks on at a terminal sees how it
 // comes on; an end of the waiting is none of the run.
 func (a *app) wait(ctx context.Context, cl *web.Client, run int64) (web.Run, error) {
-	seen := ""
+	seen, away := "", false
 	answered := time.Now()
 	for {
 		r, err := cl.Run(ctx, run)
 		switch {
 		case err == nil:
-			answered = time.Now()
+			answered, away = time.Now(), false
 			if now := standing(r); now != seen && terminal(a.err) {
 				seen = now
 				fmt.Fprintln(a.err, now)
@@ -68,6 +68,9 @@ func (a *app) wait(ctx context.Context, cl *web.Client, run int64) (web.Run, err
 			return r, ctx.Err()
 		case !errors.As(err, new(*web.Unreachable)) || time.Since(answered) > goneMost:
 			return r, err
+		case !away:
+			away = true
+			fmt.Fprintf(a.err, "deployhook: the daemon does not answer: waiting up to %v for it, since run %d goes on or starts again with it\n", goneMost, run)
 		}
 		select {
 		case <-ctx.Done():
