@@ -65,7 +65,7 @@ func readGitHub(name string, payload any) (*deploy.Event, error) {
 	ev.Message = text(head, "message")
 	// For an annotated tag after is the tag object; the head commit is what
 	// is to be deployed.
-	if ev.Commit = commit(str(head, "id")); ev.Commit == "" {
+	if ev.Commit = commit(str(head, "id")); ev.Commit == "" || ev.Commit == deploy.ZeroCommit {
 		ev.Commit = ev.After
 	}
 	if name := str(obj(p, "pusher"), "name"); ev.Actor == "" {
@@ -82,8 +82,10 @@ func changedPaths(p map[string]any, ev *deploy.Event) (paths []string, cut bool)
 	seen := map[string]bool{}
 	for _, c := range commits {
 		m, _ := c.(map[string]any)
+		listed := false
 		for _, key := range []string{"added", "modified", "removed"} {
-			list, _ := m[key].([]any)
+			list, ok := m[key].([]any)
+			listed = listed || ok
 			for _, f := range list {
 				if name, ok := f.(string); ok && !seen[name] {
 					seen[name] = true
@@ -91,11 +93,14 @@ func changedPaths(p map[string]any, ev *deploy.Event) (paths []string, cut bool)
 				}
 			}
 		}
+		cut = cut || !listed
 	}
 	// A new branch, a forced one and a reset list fewer commits than changed.
-	cut = len(commits) == 0 || len(commits) >= commitsMost || ev.Created || ev.Forced || ev.Before == "" || ev.Before == deploy.ZeroCommit
-	if n, ok := p["size"].(float64); ok && int(n) > len(commits) {
-		cut = true
+	cut = cut || len(commits) == 0 || len(commits) >= commitsMost || ev.Created || ev.Forced || ev.Before == "" || ev.Before == deploy.ZeroCommit
+	for _, key := range []string{"size", "total_commits"} { // the second is Gitea's
+		if n, ok := p[key].(float64); ok && n > float64(len(commits)) {
+			cut = true
+		}
 	}
 	return paths, cut
 }
@@ -139,8 +144,12 @@ func commit(s string) string {
 // from an address that a payload names.
 func identity(address string) string {
 	u, err := url.Parse(address)
-	if err != nil || u.Host == "" {
+	if err != nil {
 		return ""
 	}
-	return strings.ToLower(u.Hostname() + "/" + strings.TrimSuffix(strings.Trim(u.Path, "/"), ".git"))
+	path := strings.TrimSuffix(strings.Trim(u.Path, "/"), ".git")
+	if u.Host == "" || path == "" {
+		return ""
+	}
+	return strings.ToLower(u.Hostname() + "/" + path)
 }

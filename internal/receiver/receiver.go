@@ -3,6 +3,7 @@
 package receiver
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,10 +28,18 @@ import (
 // Bounds of a request.
 const (
 	bodyMost  = 25 << 20         // bytes: GitHub's cap
+	bodyFirst = 16 << 10         // bytes of the first piece, when there may be more
+	bodyLarge = 1 << 20          // bytes from which only one body at a time is decoded
 	bodyTime  = 30 * time.Second // for a whole body to come
 	storeTime = 8 * time.Second  // GitHub gives up after 10 s
 	depthMost = 1000             // levels of JSON
 	keyMost   = 256              // bytes of a delivery's id
+)
+
+// Seconds of Retry-After.
+const (
+	retryMemory = 10 // too many bodies at once
+	retryStore  = 60 // disk full, secret not readable
 )
 
 // Store keeps deliveries.
@@ -53,14 +61,16 @@ type Options struct {
 
 // Receiver serves POST /hooks/NAME.
 type Receiver struct {
-	o       Options
-	held    atomic.Int64 // bytes of bodies in memory
-	refused *refusals
+	o        Options
+	memory   memory
+	large    chan struct{} // holds one while a large body is verified and read
+	refused  refusals
+	commands commandSecrets
 }
 
 // New makes a receiver.
 func New(o Options) *Receiver {
-	return &Receiver{o: o, refused: newRefusals()}
+	return &Receiver{o: o, memory: memory{most: o.BodyMemory}, large: make(chan struct{}, 1)}
 }
 
 // refusal is an answer that is no success: its sentence is for the sender and
@@ -87,27 +97,16 @@ type answer struct {
 // ServeHTTP takes one request of /hooks/NAME.
 func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
+	// The deadline counts from here, so that also the body of a request that
+	// is refused unread cannot keep its connection for long. Not every writer
+	// can set one; the server's own bounds stay then.
+	_ = http.NewResponseController(w).SetReadDeadline(began.Add(bodyTime))
 	status, a, err := rc.take(w, r)
-	var no *refusal
-	switch {
-	case errors.As(err, &no):
-		status, a.Message = no.status, no.message
-		if no.retry > 0 {
-			w.Header().Set("Retry-After", strconv.Itoa(no.retry))
-		}
-		if rc.refused.sayIt() {
-			rc.o.Log.Warn("request refused", "hook", hookName(r), "status", status, "err", no.message, "from", address(r))
-		}
-	case err != nil:
-		// Nothing is stored, and GitHub does not come again by itself.
-		status, a.Message = http.StatusServiceUnavailable, "the delivery could not be stored: redeliver it later"
-		if errors.Is(err, deploy.ErrFull) {
-			a.Message = "no space left on the server: redeliver it later"
-		}
-		w.Header().Set("Retry-After", "60")
-		rc.o.Log.Error("storing a delivery", "hook", hookName(r), "err", err)
-	default:
-		rc.o.Log.Info("delivery answered", "delivery", a.Delivery, "hook", hookName(r), "status", status, "runs", len(a.Runs), "took", time.Since(began).Round(time.Microsecond))
+	if err != nil {
+		status, a = rc.refusal(w, r, err)
+	} else {
+		rc.o.Log.Info("delivery accepted", "delivery", a.Delivery, "hook", hookName(r), "status", status, "runs", a.Runs,
+			"took", time.Since(began).Round(time.Microsecond))
 	}
 	if a.Runs == nil {
 		a.Runs = []int64{}
@@ -115,12 +114,51 @@ func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(a)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false) // people read it; nosniff keeps browsers from doing so
+	_ = enc.Encode(a)
 }
 
-// hookName is the name in the path, for a log line.
+// refusal turns an error into an answer and a log line. Whatever a stranger
+// can bring about is logged at a bounded rate.
+func (rc *Receiver) refusal(w http.ResponseWriter, r *http.Request, err error) (int, answer) {
+	var no *refusal
+	switch {
+	case errors.As(err, &no):
+		if rc.refused.sayIt(time.Now()) {
+			rc.o.Log.Warn("request refused", "hook", hookName(r), "status", no.status, "err", no.message, "from", address(r))
+		}
+	case errors.Is(err, errSecret):
+		no = refuse(http.StatusServiceUnavailable, "the hook's secret cannot be read on the server, whose log says why: redeliver it later")
+		no.retry = retryStore
+		if rc.refused.sayIt(time.Now()) {
+			rc.o.Log.Error("verifying a delivery", "hook", hookName(r), "err", err)
+		}
+	default:
+		// Nothing is stored, and GitHub does not come again by itself.
+		no = refuse(http.StatusServiceUnavailable, "the delivery could not be stored: redeliver it later")
+		if errors.Is(err, deploy.ErrFull) {
+			no.message = "no space left on the server: redeliver it later"
+		}
+		no.retry = retryStore
+		rc.o.Log.Error("storing a delivery", "hook", hookName(r), "err", err)
+	}
+	if no.retry > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(no.retry))
+	}
+	return no.status, answer{Message: no.message}
+}
+
+// hookName is the name in the path, for a log line: only what may stand in a
+// name, because a mistyped address has the token in its path.
 func hookName(r *http.Request) string {
 	name := strings.TrimPrefix(r.URL.Path, "/hooks/")
+	end := strings.IndexFunc(name, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' && c != '.'
+	})
+	if end >= 0 {
+		name = name[:end]
+	}
 	return name[:min(len(name), 64)]
 }
 
@@ -133,11 +171,12 @@ func address(r *http.Request) string {
 	return host
 }
 
-// take carries a request through its checks, in the order of their cost.
+// take carries a request through its checks.
 func (rc *Receiver) take(w http.ResponseWriter, r *http.Request) (int, answer, error) {
 	cfg := rc.o.Config()
-	hook := cfg.Hook(strings.TrimPrefix(r.URL.Path, "/hooks/"))
-	if hook == nil {
+	name, ok := strings.CutPrefix(r.URL.Path, "/hooks/")
+	hook := cfg.Hook(name)
+	if hook == nil || !ok {
 		return 0, answer{}, refuse(http.StatusNotFound, "there is no such hook: the path is /hooks/ and a name under hooks in deploy.yaml")
 	}
 	if r.Method != http.MethodPost {
@@ -149,20 +188,14 @@ func (rc *Receiver) take(w http.ResponseWriter, r *http.Request) (int, answer, e
 	if err != nil {
 		return 0, answer{}, err
 	}
-	payload, err := rc.verify(r, hook, body)
+	d, runs, err := rc.decide(r, cfg, hook, body)
 	if err != nil {
 		return 0, answer{}, err
 	}
-	d, ev, err := read(r, hook, body, payload)
-	if err != nil {
-		return 0, answer{}, err
-	}
-	decision := deploy.Plan(cfg, ev)
-	d.Message, d.Why = decision.Message, decision.Why
 	// A sender that hangs up now has sent a good delivery all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeTime)
 	defer cancel()
-	got, err := rc.o.Store.Accept(ctx, d, decision.Runs)
+	got, err := rc.o.Store.Accept(ctx, d, runs)
 	if errors.Is(err, deploy.ErrConflict) {
 		return 0, answer{}, refuse(http.StatusConflict, "a delivery with this id came before with another body: nothing is done")
 	}
@@ -180,37 +213,87 @@ func (rc *Receiver) take(w http.ResponseWriter, r *http.Request) (int, answer, e
 	return http.StatusAccepted, a, nil
 }
 
-// body reads the body within its bounds. free gives back its share of the
-// memory that all bodies together may take.
+// decide verifies a body, and only then reads it and plans what it starts.
+func (rc *Receiver) decide(r *http.Request, cfg *deploy.Config, hook *deploy.Hook, body []byte) (*deploy.Delivery, []deploy.NewRun, error) {
+	if len(body) > bodyLarge {
+		// Decoded JSON is many times its text: one such body at a time.
+		rc.large <- struct{}{}
+		defer func() { <-rc.large }()
+	}
+	if err := rc.verify(r, hook, body); err != nil {
+		return nil, nil, err
+	}
+	payload, err := payloadOf(r.Header.Get("Content-Type"), body)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, ev, err := read(r, hook, body, payload)
+	if err != nil {
+		return nil, nil, err
+	}
+	decision := deploy.Plan(cfg, ev)
+	d.Message, d.Why = decision.Message, decision.Why
+	return d, decision.Runs, nil
+}
+
+// memory counts what all bodies together hold.
+type memory struct {
+	held atomic.Int64 // bytes
+	most int64
+}
+
+// take adds n bytes, or says that they are too many.
+func (m *memory) take(n int64) bool {
+	if m.held.Add(n) > m.most {
+		m.held.Add(-n)
+		return false
+	}
+	return true
+}
+
+func (m *memory) give(n int64) { m.held.Add(-n) }
+
+// body reads the body within its bounds. A request holds memory only for what
+// came of its body, not for what it says is to come, so that strangers who
+// promise large bodies and send nothing keep nobody out. free gives back what
+// it holds.
 func (rc *Receiver) body(w http.ResponseWriter, r *http.Request) (body []byte, free func(), err error) {
+	var held int64
+	free = func() { rc.memory.give(held) }
 	tooLarge := refuse(http.StatusRequestEntityTooLarge, "the body is over 25 MiB")
-	if r.ContentLength > bodyMost {
-		return nil, func() {}, tooLarge
-	}
-	want := r.ContentLength
-	if want < 0 {
-		want = bodyMost // unknown: what it may come to
-	}
-	if rc.held.Add(want) > rc.o.BodyMemory {
-		rc.held.Add(-want)
-		e := refuse(http.StatusServiceUnavailable, "too many bodies at once: redeliver it later")
-		e.retry = 10
-		return nil, func() {}, e
-	}
-	free = func() { rc.held.Add(-want) }
-	// Not every writer can set a deadline; the server's own bounds stay.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
-	reader := http.MaxBytesReader(w, r.Body, bodyMost)
+	tooMany := refuse(http.StatusServiceUnavailable, "too many bodies at once: redeliver it later")
+	tooMany.retry = retryMemory
+	whole := int64(bodyMost)
 	if r.ContentLength >= 0 {
-		body = make([]byte, r.ContentLength)
-		_, err = io.ReadFull(reader, body)
-	} else {
-		body, err = io.ReadAll(reader)
+		whole = r.ContentLength
+		if whole > bodyMost {
+			return nil, free, tooLarge
+		}
+		if rc.memory.held.Load()+whole > rc.memory.most {
+			return nil, free, tooMany
+		}
+	}
+	reader := http.MaxBytesReader(w, r.Body, whole)
+	for err == nil {
+		if len(body) == cap(body) {
+			// In few steps, since both pieces count while one is copied; one
+			// byte more than the whole, so that its end is seen too.
+			size := min(max(4*held, bodyFirst), whole+1)
+			if !rc.memory.take(size) {
+				return nil, free, tooMany
+			}
+			body = append(make([]byte, 0, size), body...)
+			rc.memory.give(held)
+			held = size
+		}
+		var n int
+		n, err = reader.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
 	}
 	var large *http.MaxBytesError
 	var timeout net.Error
 	switch {
-	case err == nil:
+	case errors.Is(err, io.EOF):
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		return body, free, nil
 	case errors.As(err, &large):
@@ -222,13 +305,12 @@ func (rc *Receiver) body(w http.ResponseWriter, r *http.Request) (body []byte, f
 }
 
 // payloadOf gives the JSON of a body: as it is, or out of a form's payload.
+// Without a content type the body is taken for JSON.
 func payloadOf(contentType string, body []byte) ([]byte, error) {
-	kind, _, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		kind = contentType
-	}
+	kind, _, _ := strings.Cut(contentType, ";")
+	kind = strings.ToLower(strings.TrimSpace(kind))
 	switch {
-	case kind == "application/json", strings.HasSuffix(kind, "+json") && strings.HasPrefix(kind, "application/"):
+	case kind == "", kind == "application/json", strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json"):
 		return body, nil
 	case kind == "application/x-www-form-urlencoded":
 		return formPayload(body)
@@ -238,21 +320,34 @@ func payloadOf(contentType string, body []byte) ([]byte, error) {
 
 // formPayload takes payload= out of a form.
 func formPayload(body []byte) ([]byte, error) {
-	for part := range strings.SplitSeq(string(body), "&") {
-		if value, ok := strings.CutPrefix(part, "payload="); ok {
-			text, err := url.QueryUnescape(value)
-			if err != nil {
-				return nil, refuse(http.StatusBadRequest, "the form's payload is not encoded as forms are")
-			}
-			return []byte(text), nil
+	var payload []byte
+	found := false
+	for part := range bytes.SplitSeq(body, []byte("&")) {
+		value, ok := bytes.CutPrefix(part, []byte("payload="))
+		if !ok {
+			continue
 		}
+		if found {
+			return nil, refuse(http.StatusBadRequest, "the form has more than one payload")
+		}
+		text, err := url.QueryUnescape(string(value))
+		if err != nil {
+			return nil, refuse(http.StatusBadRequest, "the form's payload is not encoded as forms are")
+		}
+		payload, found = []byte(text), true
 	}
-	return nil, refuse(http.StatusBadRequest, "the form has no payload")
+	switch {
+	case len(body) == 0:
+		return nil, refuse(http.StatusBadRequest, "the body is empty")
+	case !found:
+		return nil, refuse(http.StatusBadRequest, "the form has no payload: is the body JSON, and the header Content-Type: application/json missing")
+	}
+	return payload, nil
 }
 
 // decode reads JSON of bounded depth.
 func decode(payload []byte) (any, error) {
-	if len(strings.TrimSpace(string(payload))) == 0 {
+	if len(bytes.TrimSpace(payload)) == 0 {
 		return nil, refuse(http.StatusBadRequest, "the body is empty")
 	}
 	if !utf8.Valid(payload) {
@@ -304,15 +399,24 @@ func read(r *http.Request, hook *deploy.Hook, body, payload []byte) (*deploy.Del
 	if len(d.Key) > keyMost || !printable(d.Key) {
 		return nil, nil, refuse(http.StatusBadRequest, "the delivery's id is over %d bytes or not printable", keyMost)
 	}
+	if d.Event == "" {
+		return nil, nil, refuse(http.StatusBadRequest, "the header that names the event is missing: does a proxy drop it")
+	}
 	ev, err := p.read(d.Event, v)
 	if err != nil {
 		return nil, nil, err
 	}
 	ev.Hook = hook.Name
-	if ev.Kind == deploy.Push && ev.Repository != "" && ev.Ref != "" {
-		d.Push = &deploy.RefMove{Repository: ev.Repository, Ref: ev.Ref, Before: ev.Before, After: ev.After}
-	}
+	d.Push = moved(ev)
 	return d, ev, nil
+}
+
+// moved is where a push moved its ref; nil when the event is none.
+func moved(ev *deploy.Event) *deploy.RefMove {
+	if ev.Kind != deploy.Push || ev.Repository == "" || ev.Ref == "" {
+		return nil
+	}
+	return &deploy.RefMove{Repository: ev.Repository, Ref: ev.Ref, Before: ev.Before, After: ev.After}
 }
 
 // Read gives the event of a stored delivery: of the hook's provider, the
@@ -331,7 +435,8 @@ func Read(provider, name string, payload []byte) (*deploy.Event, error) {
 
 // Replay decides on a stored delivery anew, with today's config. A pipeline
 // that the delivery started before is started again as a retry, which keeps
-// its place in the lane unless force.
+// its place in the lane unless force. A delivery without an id that started
+// nothing is stored once more, under a number of its own.
 //
 // Errors: [deploy.ErrNotFound]; [deploy.ErrRefused] when the body is not kept
 // any more, or nothing starts.
@@ -350,35 +455,40 @@ func (rc *Receiver) Replay(ctx context.Context, id int64, force bool, actor stri
 	}
 	ev, err := Read(hook.Provider, d.Event, d.Body)
 	if err != nil {
-		return deploy.Receipt{}, err
+		return deploy.Receipt{}, fmt.Errorf("%w: reading delivery %d: %w", deploy.ErrRefused, id, err)
 	}
 	ev.Hook = hook.Name
 	decision := deploy.Plan(cfg, ev)
 	if len(decision.Runs) == 0 {
 		return deploy.Receipt{}, fmt.Errorf("%w: %s", deploy.ErrRefused, decision.Message)
 	}
+	for i := range decision.Runs {
+		decision.Runs[i].Actor, decision.Runs[i].Force = actor, force
+	}
+	if len(d.Runs) == 0 {
+		d.Message, d.Why, d.Push, d.Received = decision.Message, decision.Why, moved(ev), time.Now()
+		return rc.o.Store.Accept(ctx, d, decision.Runs)
+	}
+	return rc.again(ctx, d, decision, force)
+}
+
+// again starts what a delivery starts once more.
+func (rc *Receiver) again(ctx context.Context, d *deploy.Delivery, decision deploy.Decision, force bool) (deploy.Receipt, error) {
 	before := map[string]int64{} // the newest run of each pipeline
 	for _, run := range d.Runs {
 		old, err := rc.o.Store.Run(ctx, run)
 		if err != nil {
-			return deploy.Receipt{}, err
+			return deploy.Receipt{}, fmt.Errorf("run %d: %w", run, err)
 		}
 		before[old.Pipeline] = max(before[old.Pipeline], run)
 	}
-	if len(before) == 0 {
-		d.Message, d.Why = decision.Message, decision.Why
-		if ev.Kind == deploy.Push && ev.Repository != "" {
-			d.Push = &deploy.RefMove{Repository: ev.Repository, Ref: ev.Ref, Before: ev.Before, After: ev.After}
-		}
-		return rc.o.Store.Accept(ctx, d, decision.Runs)
-	}
-	got := deploy.Receipt{Delivery: id, Message: decision.Message}
+	got := deploy.Receipt{Delivery: d.ID, Message: decision.Message}
 	for _, r := range decision.Runs {
-		r.Actor, r.Force = actor, force
-		if old := before[r.Pipeline]; old != 0 {
-			r.RetryOf, r.KeepOrder = old, !force
-		} else {
-			r.RetryOf, r.KeepOrder = slices.Min(d.Runs), !force
+		r.RetryOf, r.KeepOrder = before[r.Pipeline], !force
+		if r.RetryOf == 0 {
+			// A pipeline that is new since: by naming a run of the delivery,
+			// it gets that one's delivery and place.
+			r.RetryOf = slices.Min(d.Runs)
 		}
 		run, err := rc.o.Store.Create(ctx, r, nil)
 		if err != nil {
@@ -392,12 +502,12 @@ func (rc *Receiver) Replay(ctx context.Context, id int64, force bool, actor stri
 // clip makes an outsider's word fit into a sentence.
 func clip(s string) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == utf8.RuneError {
+		if r < ' ' || r == 0x7f {
 			return '?'
 		}
 		return r
-	}, s)
-	return s[:min(len(s), 64)]
+	}, strings.ToValidUTF8(s, "?"))
+	return strings.ToValidUTF8(s[:min(len(s), 64)], "")
 }
 
 func printable(s string) bool {

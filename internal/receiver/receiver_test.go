@@ -8,16 +8,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"deployhook/internal/config"
@@ -49,32 +48,38 @@ pipelines:
 type fixture struct {
 	*httptest.Server
 	t     testing.TB
+	cfg   atomic.Pointer[deploy.Config]
 	store *store.Store
 	rc    *receiver.Receiver
-	log   *bytes.Buffer
+	log   *bytes.Buffer // written before each answer
 }
 
-func start(t testing.TB) *fixture {
+// start serves the config above from the real store. With the memory for
+// bodies given, it is that many bytes.
+func start(t testing.TB, memory ...int64) *fixture {
 	t.Helper()
 	t.Setenv("TEST_SECRET", secret)
 	t.Setenv("TEST_TOKEN", token)
-	f, err := config.Parse("deploy.yaml", []byte(file))
-	if err != nil {
-		t.Fatal(err)
-	}
 	x := &fixture{t: t, log: &bytes.Buffer{}}
+	x.use(file)
 	log := slog.New(slog.NewTextHandler(x.log, nil))
+	var err error
 	if x.store, err = store.Open(t.Context(), t.TempDir(), log); err != nil {
 		t.Fatal(err)
 	}
 	x.rc = receiver.New(receiver.Options{
-		Config: func() *deploy.Config { return f.Deploy }, Secret: config.Resolve, Store: x.store, Log: log, BodyMemory: 64 << 20,
+		Config: x.cfg.Load, Secret: config.Resolve, Store: x.store, Log: log, BodyMemory: append(memory, 64<<20)[0],
 	})
 	x.Server = httptest.NewServer(x.rc)
 	t.Cleanup(func() {
 		x.Server.Close()
 		if err := x.store.Close(); err != nil {
 			t.Error(err)
+		}
+		for _, word := range []string{secret, token, "Codertocat", "evil.example"} {
+			if strings.Contains(x.log.String(), word) {
+				t.Errorf("the log tells a secret or a body, %q:\n%s", word, x.log)
+			}
 		}
 	})
 	return x
@@ -91,6 +96,16 @@ type reply struct {
 	Delivery int64   `json:"delivery"`
 	Runs     []int64 `json:"runs"`
 	Message  string  `json:"message"`
+}
+
+// use puts another config in force.
+func (x *fixture) use(text string) {
+	x.t.Helper()
+	f, err := config.Parse("deploy.yaml", []byte(text))
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	x.cfg.Store(f.Deploy)
 }
 
 // send posts a body; header pairs come over those of a GitHub delivery.
@@ -226,10 +241,19 @@ func TestTokenInExactlyOnePlace(t *testing.T) {
 		{"?token=" + token + "&secret=" + token, nil, 401},
 		{"?token=" + token, []string{"Authorization", "Bearer " + token}, 401},
 		{"", []string{"Authorization", "Basic " + token}, 401},
+		{"?token=" + token, []string{"X-Deployhook-Token", ""}, 202},
+		{"?token=" + token, []string{"X-Deployhook-Token", token}, 401},
+		{"?token=" + token + "x", nil, 401},
+		{"?token=" + token[1:], nil, 401},
+		{"", []string{"X-Gitlab-Token", token}, 401},
 	} {
 		if r := x.send("/hooks/webhook"+tt.query, body, tt.header...); r.status != tt.want {
 			t.Errorf("%q %q: %+v, want %d", tt.query, tt.header, r, tt.want)
 		}
+	}
+	// A mistyped address has the token in its path.
+	if r := x.send("/hooks/webhook&token="+token, body); r.status != 404 {
+		t.Errorf("& for ?: %+v", r)
 	}
 	if strings.Contains(x.log.String(), token) || strings.Contains(x.log.String(), "/hooks/webhook?") {
 		t.Errorf("the log tells the query:\n%s", x.log)
@@ -247,8 +271,11 @@ func TestChecksComeInTheirOrder(t *testing.T) {
 		{"unknown hook", "GET", "/hooks/none", nil, nil, 404},
 		{"no hook", "POST", "/hooks/", nil, nil, 404},
 		{"deeper path", "POST", "/hooks/github/x", nil, nil, 404},
+		{"other path", "POST", "/github", nil, nil, 404},
+		{"too large for no hook", "POST", "/hooks/none", make([]byte, 26<<20), nil, 404},
 		{"GET", "GET", "/hooks/github", nil, nil, 405},
 		{"too large", "POST", "/hooks/github", make([]byte, 26<<20), nil, 413},
+		{"empty and unsigned", "POST", "/hooks/github", nil, nil, 401},
 		{"unsigned", "POST", "/hooks/github", []byte("{"), []string{"Content-Type", "text/plain"}, 401},
 		{"content type", "POST", "/hooks/github", []byte("{"), []string{"Content-Type", "text/plain", "X-Hub-Signature-256", sign([]byte("{"))}, 415},
 		{"JSON", "POST", "/hooks/github", []byte("{"), []string{"X-Hub-Signature-256", sign([]byte("{"))}, 400},
@@ -261,38 +288,6 @@ func TestChecksComeInTheirOrder(t *testing.T) {
 			t.Errorf("%s: %+v, want %d", tt.name, r, tt.want)
 		}
 	}
-}
-
-func TestOddBodies(t *testing.T) {
-	x := start(t)
-	deep := []byte(strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000))
-	for _, tt := range []struct {
-		name, kind string
-		body       []byte
-		want       int
-	}{
-		{"empty", "", nil, 401},
-		{"deep", "", deep, 400},
-		{"not UTF-8", "", []byte("{\"a\":\"\xff\"}"), 400},
-		{"array", "", []byte("[]"), 400},
-		{"form", "application/x-www-form-urlencoded", []byte("payload=" + url.QueryEscape(string(push(nil)))), 202},
-		{"form without payload", "application/x-www-form-urlencoded", []byte("a=b"), 400},
-		{"form of nonsense", "application/x-www-form-urlencoded", []byte("payload=%zz"), 400},
-		{"JSON with a charset", "application/json; charset=utf-8", []byte(`{"zen":"x"}`), 200},
-	} {
-		r := x.send("/hooks/github", tt.body, "Content-Type", first(tt.kind, "application/json"), "X-GitHub-Event", map[bool]string{true: "push", false: "ping"}[tt.kind != "application/json; charset=utf-8"],
-			"X-GitHub-Delivery", tt.name, "X-Hub-Signature-256", sign(tt.body))
-		if r.status != tt.want {
-			t.Errorf("%s: %+v, want %d", tt.name, r, tt.want)
-		}
-	}
-}
-
-func first(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 func TestBodyOfWrongLengthOrChunked(t *testing.T) {
@@ -318,6 +313,12 @@ func TestBodyOfWrongLengthOrChunked(t *testing.T) {
 	}
 	if got := raw(fmt.Sprintf("%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", head, len(body), body)); !strings.Contains(got, "202") {
 		t.Errorf("chunked: %q", got)
+	}
+	if got := raw(fmt.Sprintf("%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", head, len(body), body)); !strings.Contains(got, "400") {
+		t.Errorf("chunked and cut off: %q", got)
+	}
+	if got := raw(fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head, len(body)-10, body)); !strings.Contains(got, "401") {
+		t.Errorf("longer than it says: %q", got)
 	}
 }
 
@@ -347,6 +348,20 @@ func TestPushesThatStartAndThatDoNot(t *testing.T) {
 		{"other repository", "push", set("repository", map[string]any{"html_url": "https://github.com/acme/other"}), 200, "no pipeline has repository github.com/acme/other"},
 		{"other case", "push", set("repository", map[string]any{"html_url": "https://GITHUB.com/CODERTOCAT/hello-world"}), 202, "run starts"},
 		{"no sha", "push", func(p map[string]any) { delete(p, "after"); delete(p, "head_commit") }, 200, "names no commit"},
+		{"renamed", "push", set("repository", map[string]any{"html_url": "https://github.com/Codertocat/Hello-Moon"}), 200, "no pipeline has repository github.com/codertocat/hello-moon"},
+		{"another host", "push", set("repository", map[string]any{"html_url": "https://evil.example/Codertocat/Hello-World"}), 200, "no pipeline has repository evil.example/"},
+		{"host in the login", "push", set("repository", map[string]any{"html_url": "https://github.com@evil.example/Codertocat/Hello-World"}), 200, "no pipeline has repository evil.example/"},
+		{"no repository", "push", set("repository", nil), 200, "no pipeline has repository (none)"},
+		{"sha of zeros", "push", func(p map[string]any) { p["after"] = deploy.ZeroCommit }, 200, "was deleted"},
+		{"head of zeros", "push", set("head_commit", map[string]any{"id": deploy.ZeroCommit, "message": "x"}), 202, "run starts for aaaaaaa"},
+		{"sha that is none", "push", func(p map[string]any) { p["after"] = "--upload-pack=x"; delete(p, "head_commit") }, 200, "names no commit"},
+		{"new branch", "push", func(p map[string]any) { p["before"] = deploy.ZeroCommit; p["created"] = true }, 202, "the diff decides"},
+		{"forced", "push", set("forced", true), 202, "the diff decides"},
+		{"did not move", "push", set("before", strings.Repeat("a", 40)), 200, "branch main did not move"},
+		{"message of 1 MB", "push", set("head_commit", map[string]any{"id": strings.Repeat("a", 40), "message": strings.Repeat("m", 1<<20)}), 202, "run starts"},
+		{"message with ANSI and NUL", "push", set("head_commit", map[string]any{"id": strings.Repeat("a", 40), "message": "\x1b[31mred\x00"}), 202, "run starts"},
+		{"branch like a path", "push", set("ref", "refs/heads/../../etc"), 200, "no pipeline wants branch ../../etc"},
+		{"branch like a flag", "push", set("ref", "refs/heads/-rf"), 200, "no pipeline wants branch -rf"},
 		{"odd branch", "push", set("ref", "refs/heads/$(touch x)\n\"'../../etc"), 200, "no pipeline wants branch $(touch x)?"},
 		{"long branch", "push", set("ref", "refs/heads/"+strings.Repeat("x", 1000)), 200, "no pipeline wants branch xxx"},
 		{"ping", "ping", nil, 200, "pong"},
@@ -400,26 +415,6 @@ func TestPayloadIsWantedByItsIf(t *testing.T) {
 	r := x.send("/hooks/webhook?token="+token, []byte(`{"type":{"a":1}}`))
 	if r.status != 200 || !strings.Contains(r.Message, "its if is false") {
 		t.Errorf("got %+v", r)
-	}
-}
-
-func TestReplayDecidesAnew(t *testing.T) {
-	x := start(t)
-	r := x.github("push", "1", push(nil))
-	got, err := x.rc.Replay(t.Context(), r.Delivery, false, "alice")
-	if err != nil || len(got.Runs) != 1 || got.Runs[0] == r.Runs[0] {
-		t.Fatalf("got %+v, %v", got, err)
-	}
-	run, err := x.store.Run(t.Context(), got.Runs[0])
-	if err != nil || run.RetryOf != r.Runs[0] || run.Actor != "alice" {
-		t.Errorf("the run is %+v, %v", run, err)
-	}
-	if _, err := x.rc.Replay(t.Context(), 999, false, "alice"); !errors.Is(err, deploy.ErrNotFound) {
-		t.Errorf("an unknown delivery: %v", err)
-	}
-	unwanted := x.github("ping", "2", []byte(`{"zen":"x"}`))
-	if _, err := x.rc.Replay(t.Context(), unwanted.Delivery, false, "alice"); !errors.Is(err, deploy.ErrRefused) {
-		t.Errorf("a ping: %v", err)
 	}
 }
 
@@ -499,12 +494,22 @@ func TestAllExamplesOfGitHubAreGoodDeliveries(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add("push", push(nil))
 	f.Add("push", []byte(`{"ref":1,"commits":[1,{"added":[2]}]}`))
+	f.Add("push", []byte(`{"ref":"refs/tags/v1","after":"0000000000000000000000000000000000000000","repository":{"html_url":"https://[::1/x"}}`))
+	f.Add("", []byte(`{"repository":{"html_url":"//a/b.git"},"sender":{"login":7}}`))
 	f.Add("ping", []byte(`[]`))
 	f.Fuzz(func(t *testing.T, name string, body []byte) {
 		for _, provider := range []string{"github", "generic"} {
 			ev, err := receiver.Read(provider, name, body)
-			if err == nil && ev.Commit != "" && len(ev.Commit) != 40 {
-				t.Errorf("commit %q", ev.Commit)
+			if err != nil {
+				continue
+			}
+			for _, c := range []string{ev.Commit, ev.Before, ev.After} {
+				if c != "" && (len(c) != 40 || strings.Trim(c, "0123456789abcdef") != "") {
+					t.Errorf("%q is taken for a commit", c)
+				}
+			}
+			if ev.Repository != "" && (strings.ToLower(ev.Repository) != ev.Repository || !strings.Contains(ev.Repository, "/")) {
+				t.Errorf("repository %q", ev.Repository)
 			}
 		}
 	})

@@ -3,9 +3,12 @@ package receiver
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -18,21 +21,19 @@ import (
 )
 
 // verify checks who sent a body, over its raw bytes, before anything of it is
-// read; then it gives the JSON.
-func (rc *Receiver) verify(r *http.Request, hook *deploy.Hook, body []byte) ([]byte, error) {
-	from := address(r)
-	if err := rc.authentic(r, hook, body); err != nil {
-		var no *refusal
-		if errors.As(err, &no) && no.status == http.StatusUnauthorized && rc.refused.tooMany(from, time.Now()) {
-			e := refuse(http.StatusTooManyRequests, "too many wrong signatures or tokens from this address")
-			e.retry = int(refusalWindow.Seconds())
-			return nil, e
-		}
-		return nil, err
+// read.
+func (rc *Receiver) verify(r *http.Request, hook *deploy.Hook, body []byte) error {
+	err := rc.authentic(r, hook, body)
+	var no *refusal
+	if errors.As(err, &no) && rc.refused.tooMany(address(r), time.Now()) {
+		no = refuse(http.StatusTooManyRequests, "too many wrong signatures or tokens from this address")
+		no.retry = int(refusalWindow.Seconds())
+		return no
 	}
-	return payloadOf(r.Header.Get("Content-Type"), body)
+	return err
 }
 
+// authentic gives nil, a refusal with 401, or errSecret.
 func (rc *Receiver) authentic(r *http.Request, hook *deploy.Hook, body []byte) error {
 	if hook.Secret == nil && hook.Token == nil {
 		return refuse(http.StatusUnauthorized, "this hook has neither secret nor token")
@@ -56,17 +57,58 @@ func (rc *Receiver) authentic(r *http.Request, hook *deploy.Hook, body []byte) e
 	return nil
 }
 
+// errSecret is a hook's secret that cannot be read now.
+var errSecret = errors.New("reading the hook's secret")
+
 // secret reads a secret; one that cannot be read lets nobody in.
 func (rc *Receiver) secret(ctx context.Context, s deploy.Secret) (string, error) {
-	v, err := rc.o.Secret(ctx, s)
-	if err != nil {
-		return "", err
+	resolve := rc.o.Secret
+	if s.Command != "" {
+		resolve = func(ctx context.Context, s deploy.Secret) (string, error) {
+			return rc.commands.resolve(ctx, s, rc.o.Secret)
+		}
 	}
-	if v == "" {
+	v, err := resolve(ctx, s)
+	if err == nil && v == "" {
 		// The library takes an empty secret for "do not verify".
-		return "", errors.New("the hook's secret is empty")
+		err = fmt.Errorf("secret %s is empty", s.Name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errSecret, err)
 	}
 	return v, nil
+}
+
+// commandTime is how long the output of a secret's command is used.
+const commandTime = 10 * time.Second
+
+// commandSecrets keeps what commands said for a moment: requests of strangers
+// must not start a process each.
+type commandSecrets struct {
+	mu    sync.Mutex
+	known map[deploy.Secret]commandSecret
+}
+
+type commandSecret struct {
+	value string
+	err   error
+	at    time.Time
+}
+
+func (c *commandSecrets) resolve(ctx context.Context, s deploy.Secret, run func(context.Context, deploy.Secret) (string, error)) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k, ok := c.known[s]
+	if !ok || time.Since(k.at) > commandTime {
+		// Others wait for the same command: it does not end with this sender.
+		k.value, k.err = run(context.WithoutCancel(ctx), s)
+		k.at = time.Now()
+		if c.known == nil || !ok && len(c.known) >= 100 {
+			c.known = map[deploy.Secret]commandSecret{}
+		}
+		c.known[s] = k
+	}
+	return k.value, k.err
 }
 
 // checkToken compares the one token of a request in constant time.
@@ -96,8 +138,8 @@ func checkToken(r *http.Request, want string) error {
 const signatureHeader = "X-Hub-Signature-256"
 
 // checkGitHub verifies HMAC-SHA256 over the raw body with the library, whose
-// traps are closed first: its form of the header is checked here, and it is
-// told the request's own event, since one outside its list goes unverified.
+// traps are closed first: the form of the header is checked here, and the
+// event that it is told is always one of its list, since others go unverified.
 func checkGitHub(h http.Header, secret string, body []byte) error {
 	signatures := h.Values(signatureHeader)
 	switch {
@@ -121,19 +163,21 @@ func checkGitHub(h http.Header, secret string, body []byte) error {
 	req := &http.Request{Method: http.MethodPost, Body: io.NopCloser(bytes.NewReader(body)), Header: http.Header{
 		"X-Github-Event": {verifyOnly}, signatureHeader: {signatures[0]},
 	}}
-	if len(body) == 0 {
-		return refuse(http.StatusUnauthorized, "the body is empty, so nothing of it can be verified")
-	}
 	_, err = lib.Parse(req, github.Event(verifyOnly))
-	for _, before := range []error{
-		github.ErrHMACVerificationFailed, github.ErrMissingHubSignatureHeader, github.ErrParsingPayload, github.ErrEventNotFound,
-		github.ErrEventNotSpecifiedToParse, github.ErrInvalidHTTPMethod, github.ErrMissingGithubEventHeader,
-	} {
-		if errors.Is(err, before) {
-			return refuse(http.StatusUnauthorized, "wrong signature: the secret here is not the one that signed this body")
-		}
+	// Its other errors say nothing of who sent the body: it verifies no empty
+	// one, and has no struct for this event. What it did not refuse for the
+	// signature must have the right one all the same.
+	if errors.Is(err, github.ErrHMACVerificationFailed) || err != nil && !signed(secret, digits, body) {
+		return refuse(http.StatusUnauthorized, "wrong signature: the secret here is not the one that signed this body")
 	}
-	return nil // what is left is that it has no struct for this event
+	return nil
+}
+
+// signed says whether hexadecimal digits are the HMAC-SHA256 of a body.
+func signed(secret, digits string, body []byte) bool {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write(body)
+	return hmac.Equal([]byte(digits), []byte(hex.EncodeToString(mac.Sum(nil))))
 }
 
 // verifyOnly is an event that the library does not know.
@@ -142,7 +186,7 @@ const verifyOnly = "deployhook-verify-only"
 // Bounds of remembering who was refused.
 const (
 	refusalWindow = time.Minute
-	refusalMost   = 60     // refused requests of an address within the window
+	refusalMost   = 60     // wrong signatures and tokens of an address within the window
 	refusalHosts  = 10_000 // addresses
 	sayEvery      = 200 * time.Millisecond
 )
@@ -156,14 +200,12 @@ type refusals struct {
 	said  time.Time
 }
 
-func newRefusals() *refusals { return &refusals{count: map[string]int{}} }
-
+// tooMany counts a refused request.
 func (f *refusals) tooMany(from string, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now.Sub(f.since) > refusalWindow {
-		f.since = now
-		clear(f.count)
+	if f.count == nil || now.Sub(f.since) > refusalWindow {
+		f.since, f.count = now, map[string]int{}
 	}
 	if len(f.count) >= refusalHosts && f.count[from] == 0 {
 		return false // the table is full: the answer is 401 as before
@@ -173,12 +215,12 @@ func (f *refusals) tooMany(from string, now time.Time) bool {
 }
 
 // sayIt bounds the log lines that strangers can cause.
-func (f *refusals) sayIt() bool {
+func (f *refusals) sayIt(now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.said) >= sayEvery {
-		f.said = now
-		return true
+	if now.Sub(f.said) < sayEvery {
+		return false
 	}
-	return false
+	f.said = now
+	return true
 }
