@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -67,6 +68,24 @@ func failpoint(lang string) {
 	}
 }
 
+// output is what a daemon prints, read while it prints.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
 // site is a repository, a config and a daemon.
 type site struct {
 	t      *testing.T
@@ -75,7 +94,7 @@ type site struct {
 	extra  string // lines of the deploy job
 	client *web.Client
 	cmd    *exec.Cmd
-	log    *bytes.Buffer
+	log    *output
 	exited chan struct{}
 	last   string // commit of the last push
 	n      int
@@ -148,7 +167,7 @@ func (s *site) start(config string, env ...string) {
 	if err := os.WriteFile(s.configFile(), []byte(config), 0o644); err != nil {
 		s.t.Fatal(err)
 	}
-	s.log = &bytes.Buffer{}
+	s.log = &output{}
 	s.cmd = exec.Command("/proc/self/exe", "serve", s.configFile())
 	s.cmd.Env = append(os.Environ(), append([]string{"TEST_SECRET=" + secret}, env...)...)
 	s.cmd.Stderr = s.log
@@ -180,6 +199,9 @@ func (s *site) stop() {
 		s.t.Error("the daemon did not stop")
 	}
 	s.cmd = nil
+	if strings.Contains(s.log.String(), "DATA RACE") || strings.Contains(s.log.String(), "panic: ") {
+		s.t.Error("the daemon raced or panicked")
+	}
 	if s.t.Failed() {
 		s.t.Logf("the daemon's log:\n%s", s.log)
 	}
