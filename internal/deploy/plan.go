@@ -220,7 +220,7 @@ func PathsMatch(t *PushTrigger, paths []string) bool {
 func NewRunOf(cfg *Config, p *Pipeline, ev *Event) NewRun {
 	r := NewRun{
 		Pipeline: p.Name, Config: cfg.Digest, Event: ev.Kind, Hook: ev.Hook, Repository: p.Repository,
-		Actor: ev.Actor, Message: cutText(ev.Message, messageBytes), Inputs: ev.Inputs, Queue: p.Queue,
+		Actor: ev.Actor, Message: Cut(ev.Message, messageBytes), Inputs: ev.Inputs, Queue: p.Queue,
 	}
 	if p.Repository != "" {
 		r.Ref, r.Before, r.Commit = ev.Ref, ev.Before, ev.Commit
@@ -267,7 +267,7 @@ func answer(ev *Event, d *Decision, others bool) string {
 	default:
 		s = fmt.Sprintf("no pipeline wants %s: %s", what, strings.Join(not, "; "))
 	}
-	return cutText(s, answerBytes)
+	return Cut(s, answerBytes)
 }
 
 func orNone(s string) string {
@@ -287,15 +287,15 @@ func clip(s string) string {
 		return r
 	}, s)
 	if len(s) > nameBytes {
-		s = cutText(s, nameBytes) + "…"
+		s = Cut(s, nameBytes) + "…"
 	}
 	return s
 }
 
 func clip7(commit string) string { return clip(commit[:min(7, len(commit))]) }
 
-// cutText shortens s to at most n bytes, on the border of a character.
-func cutText(s string, n int) string {
+// Cut shortens s to at most n bytes, on the border of a character.
+func Cut(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}

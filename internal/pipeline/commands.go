@@ -10,6 +10,9 @@ import (
 	"deployhook/internal/deploy"
 )
 
+// reasonMax bounds the reason of a hold, in bytes.
+const reasonMax = 1000
+
 // Trigger makes a run by hand.
 //
 // Errors: [deploy.ErrNotFound] for an unknown pipeline, [deploy.ErrMisuse] for
@@ -183,7 +186,7 @@ func (e *Engine) hold(ctx context.Context, kind deploy.HoldKind, pipeline, actor
 	if cfg.Pipeline(pipeline) == nil {
 		return noPipeline(cfg, pipeline)
 	}
-	err := e.Store.AddHold(ctx, deploy.Hold{Pipeline: pipeline, Kind: kind, By: actor, Reason: cut(reason, 1000), Since: time.Now()})
+	err := e.Store.AddHold(ctx, deploy.Hold{Pipeline: pipeline, Kind: kind, By: actor, Reason: deploy.Cut(reason, reasonMax), Since: time.Now()})
 	e.nudge()
 	return err
 }

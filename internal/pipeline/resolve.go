@@ -108,7 +108,7 @@ func (e *Engine) resolveRun(ctx context.Context, run *deploy.Run) error {
 		}
 		if message == "" {
 			if c, err := mirror.Commit(ctx, commit); err == nil {
-				message = c.Message
+				message = deploy.Cut(c.Message, messageMax)
 			}
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"deployhook/internal/deploy"
 	"deployhook/internal/host"
@@ -252,7 +251,7 @@ func (j *job) facts(step string) []string {
 	add("TAG", ev.Tag)
 	add("REPO", r.Repository)
 	add("ACTOR", r.Actor)
-	add("MESSAGE", cut(r.Message, messageMax))
+	add("MESSAGE", deploy.Cut(r.Message, messageMax))
 	if j.workspace != "" {
 		add("WORKSPACE", j.workspace)
 	}
@@ -268,15 +267,4 @@ func (j *job) facts(step string) []string {
 		add("RUN_URL", strings.TrimSuffix(j.engine.URL, "/")+"/runs/"+strconv.FormatInt(r.ID, 10))
 	}
 	return env
-}
-
-// cut shortens s to at most n bytes, on the border of a character.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
 }
