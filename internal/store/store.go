@@ -97,7 +97,7 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 func (s *Store) open(ctx context.Context) error {
-	db, err := sql.Open("sqlite", s.dsn("synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)", "cache_size(-4000)", "temp_store(MEMORY)")+"&_txlock=immediate")
+	db, err := sql.Open("sqlite", s.dsn("synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)", "cache_size(-4000)", "temp_store(MEMORY)", "wal_autocheckpoint(8000)")+"&_txlock=immediate")
 	if err != nil {
 		return err
 	}
