@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/expr-lang/expr"
@@ -24,7 +23,8 @@ const (
 type Expr struct {
 	source  string
 	program *vm.Program
-	calls   map[string]bool // functions that it calls
+	names   map[string]bool // names and functions that it uses
+	needs   []string        // jobs that it names as needs.JOB
 }
 
 // Scope is what an expression sees.
@@ -53,6 +53,9 @@ var exprNames = []string{
 	"job", "needs", "environment",
 }
 
+// textNames are those that are text, whatever was sent.
+var textNames = []string{"event", "branch", "tag", "sha", "ref", "before", "actor", "repo", "message", "job", "environment"}
+
 var exprFunctions = []string{"success", "failure", "always", "canceled", "changed"}
 
 // exprBuiltins are those of the library that neither loop nor allocate much.
@@ -72,7 +75,7 @@ func CompileExpr(src string) (*Expr, error) {
 	if strings.Contains(src, "${{") {
 		return nil, errors.New("an if is a bare expression: leave out ${{ and }}")
 	}
-	names := &nameVisitor{calls: map[string]bool{}}
+	names := &nameVisitor{names: map[string]bool{}, bare: map[*ast.Node]bool{}}
 	opts := []expr.Option{
 		expr.Env(exprEnv()), expr.MaxNodes(exprNodes), expr.DisableAllBuiltins(),
 		expr.Patch(names), expr.Patch(memberPatch{}), expr.Function(getFunction, get),
@@ -84,25 +87,31 @@ func CompileExpr(src string) (*Expr, error) {
 		opts = append(opts, expr.EnableBuiltin(b))
 	}
 	program, err := expr.Compile(src, opts...)
-	if names.err != nil {
-		return nil, names.err
+	if err := names.wrong(); err != nil {
+		return nil, err
 	}
 	if err != nil {
 		return nil, explain(src, err)
 	}
-	return &Expr{source: src, program: program, calls: names.calls}, nil
+	return &Expr{source: src, program: program, names: names.names, needs: names.needs}, nil
 }
 
 // Source is the expression as it was written.
 func (e *Expr) Source() string { return e.source }
 
+// Uses says whether a name or a function stands in it.
+func (e *Expr) Uses(name string) bool { return e.names[name] }
+
+// Needs are the jobs that it names, as needs.test or needs["my-job"].
+func (e *Expr) Needs() []string { return e.needs }
+
 // UsesChanged says whether it asks which paths have changed.
-func (e *Expr) UsesChanged() bool { return e.calls["changed"] }
+func (e *Expr) UsesChanged() bool { return e.names["changed"] }
 
 // UsesStatus says whether it asks how the jobs or steps before it ended;
 // one that does not has success() before it.
 func (e *Expr) UsesStatus() bool {
-	return e.calls["success"] || e.calls["failure"] || e.calls["always"] || e.calls["canceled"]
+	return e.names["success"] || e.names["failure"] || e.names["always"] || e.names["canceled"]
 }
 
 // Eval gives the expression's truth: null, false, 0 and "" are false. An error
@@ -333,79 +342,6 @@ func pathOf(n ast.Node) string {
 		return pathOf(n.Node)
 	}
 	return "the value"
-}
-
-// nameVisitor finds names that the language does not have, and notes the
-// functions that are called.
-type nameVisitor struct {
-	calls map[string]bool
-	err   error
-}
-
-func (v *nameVisitor) Visit(node *ast.Node) {
-	switch n := (*node).(type) {
-	case *ast.CallNode:
-		if id, ok := n.Callee.(*ast.IdentifierNode); ok {
-			v.calls[id.Value] = true
-		}
-	case *ast.BuiltinNode:
-		if !slices.Contains(exprBuiltins, n.Name) {
-			v.fail(fmt.Errorf("unknown name %q", n.Name))
-		}
-	case *ast.BinaryNode:
-		if s, ok := n.Right.(*ast.StringNode); ok && n.Operator == "matches" {
-			if _, err := regexp.Compile(s.Value); err != nil {
-				v.fail(fmt.Errorf("matches: %w", err))
-			}
-		}
-		// needs.my-job reads as needs.my minus job.
-		if m, ok := n.Left.(*ast.MemberNode); ok && n.Operator == "-" {
-			base, okBase := m.Node.(*ast.IdentifierNode)
-			prop, okProp := m.Property.(*ast.StringNode)
-			right := rootName(n.Right)
-			if okBase && okProp && base.Value == "needs" && right != "" {
-				v.fail(fmt.Errorf(`needs.%s-%s is a subtraction: write needs["%s-%s"]`, prop.Value, right, prop.Value, right))
-			}
-		}
-	case *ast.IdentifierNode:
-		name := n.Value
-		if strings.HasPrefix(name, "__") || slices.Contains(exprNames, name) || slices.Contains(exprFunctions, name) || slices.Contains(exprBuiltins, name) {
-			return
-		}
-		if name == "secrets" || name == "secret" {
-			v.fail(errors.New("secrets are not part of expressions: give one to a job with secrets: {VARIABLE: name}"))
-			return
-		}
-		v.fail(fmt.Errorf("unknown name %q%s", name, DidYouMean(name, slices.Concat(exprNames, exprFunctions))))
-	}
-}
-
-// fail keeps an error; the most telling one is that of needs.my-job.
-func (v *nameVisitor) fail(err error) {
-	if v.err == nil || strings.Contains(err.Error(), "subtraction") {
-		v.err = err
-	}
-}
-
-// rootName is the name that a path begins with.
-func rootName(n ast.Node) string {
-	switch n := n.(type) {
-	case *ast.IdentifierNode:
-		return n.Value
-	case *ast.MemberNode:
-		return rootName(n.Node)
-	}
-	return ""
-}
-
-var callForm = regexp.MustCompile(`\b(contains|startsWith|endsWith|matches)\s*\(`)
-
-// explain turns the library's error into one sentence.
-func explain(src string, err error) error {
-	if m := callForm.FindStringSubmatch(src); m != nil {
-		return fmt.Errorf("%s is an operator: write a %s b, not %s(a, b)", m[1], m[1], m[1])
-	}
-	return firstLine(err)
 }
 
 // firstLine is the library's error without its drawing of the place.

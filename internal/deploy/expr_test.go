@@ -74,16 +74,36 @@ func TestBadExpressionsSayWhatToWrite(t *testing.T) {
 		`startsWith(branch, "x")`:            "startsWith is an operator",
 		`needs.my-job.result == "succeeded"`: `write needs["my-job"]`,
 		`brnch == "main"`:                    `unknown name "brnch"; did you mean "branch"?`,
-		`github.ref == "x"`:                  `unknown name "github"`,
+		`github.ref == "x"`:                  `unknown name "github"; names stand alone here, like branch, ref, sha, actor and event`,
+		`cancelled()`:                        `unknown name "cancelled"; did you mean "canceled"?`,
+		`Branch == "main"`:                   `unknown name "Branch"; did you mean "branch"?`,
+		`now()`:                              `unknown name "now"; text stands in quotes`,
+		`branch == main`:                     `unknown name "main"; text stands in quotes`,
+		`toJSON(payload)`:                    `unknown name "toJSON"; the functions are success, failure,`,
+		`ref_name == "main"`:                 "write branch or tag",
+		`failure`:                            "failure is a function: write failure()",
+		`always || branch == "main"`:         "always is a function: write always()",
+		`not (success() and failure)`:        "failure is a function: write failure()",
+		`changed`:                            `changed is a function: write changed("src/**")`,
+		`success(1)`:                         "success() takes nothing between its brackets",
+		`changed()`:                          `changed takes one pattern, like changed("src/**")`,
+		`changed("a", "b")`:                  "changed takes one pattern",
+		`changed("[")`:                       `changed: pattern "[": [ has no ]`,
+		`branch.name == "x"`:                 "branch is text and has no members",
+		`event.action == "x"`:                `event is text, like "push"; what was sent is payload`,
+		`event["action"] == "x"`:             "what was sent is payload",
+		`branch = "main"`:                    "= does not compare: write ==",
+		`branch == "a" b`:                    "\"b\" is not expected there",
+		`1 in 1..100000000`:                  "ranges are not part of expressions",
 		`secrets.TOKEN == "x"`:               "secrets are not part of expressions",
-		`branch ==`:                          "unexpected token",
+		`branch ==`:                          "the expression breaks off: something is missing at its end",
 		`${{ branch }}`:                      "leave out ${{ and }}",
 		``:                                   "the expression is empty",
 		`branch == "` + strings.Repeat("x", 5000): "at most 4096",
 		strings.Repeat("!", 2000) + "true":        "exceeds maximum",
-		`map(1..10, # * 2)`:                       "unknown name",
+		`map(payload.items, # * 2)`:               `unknown name "map"`,
 		`branch matches "("`:                      "error parsing regexp",
-		`changed(1)`:                              "cannot use",
+		`changed(1)`:                              "changed takes a pattern in quotes",
 	} {
 		_, err := CompileExpr(src)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -105,6 +125,8 @@ func TestTemplateExpands(t *testing.T) {
 		"${{ payload.none.deep }}":         "",
 		"${{ payload.o }}":                 `{"k":[1]}`,
 		"${{ payload.s }}":                 "a b",
+		`${{ "}}" }}${{ '\'}}' }}`:         "}}'}}",
+		"${{ {\"a\": 1}.a }}":              "1",
 	} {
 		tmpl, err := CompileTemplate(src)
 		if err != nil {
@@ -124,7 +146,7 @@ func TestTemplateExpands(t *testing.T) {
 			t.Errorf("%s: %v, want %q", src, err, want)
 		}
 	}
-	for src, want := range map[string]string{"${{ branch": "has no }}", "${{ nope }}": "unknown name", "${{ failure() }}": "only in an if"} {
+	for src, want := range map[string]string{"${{ branch": "has no }}", "${{ nope }}": "unknown name", "${{ 'x }}": "within ${{ }} a quote has no end", "${{ failure() }}": "only in an if"} {
 		if _, err := CompileTemplate(src); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", src, err, want)
 		}

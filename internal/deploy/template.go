@@ -29,7 +29,10 @@ func CompileTemplate(src string) (Template, error) {
 		if !found {
 			break
 		}
-		inside, tail, closed := strings.Cut(after, "}}")
+		inside, tail, closed := cutExpression(after)
+		if !closed && strings.Contains(after, "}}") {
+			return Template{}, errors.New("within ${{ }} a quote has no end")
+		}
 		if !closed {
 			return Template{}, errors.New("${{ has no }}")
 		}
@@ -50,6 +53,27 @@ func CompileTemplate(src string) (Template, error) {
 		t.parts = append(t.parts, templatePart{text: rest})
 	}
 	return t, nil
+}
+
+// cutExpression cuts at the }} that ends an expression: one within quotes is
+// a part of it.
+func cutExpression(s string) (inside, rest string, closed bool) {
+	quote := byte(0)
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case quote != 0 && c == '\\' && quote != '`':
+			i++
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '"' || c == '\'' || c == '`':
+			quote = c
+		case strings.HasPrefix(s[i:], "}}"):
+			return s[:i], s[i+2:], true
+		}
+	}
+	return "", "", false
 }
 
 // Source is the value as it was written.
