@@ -31,7 +31,7 @@ func unreadable() map[string]struct{ text, want string } {
 		"Latin-1":                {"# caf\xe9\n", "this is not a text file in UTF-8"},
 		"10 MB":                  {strings.Repeat("# x\n", 2_500_000), "the file is larger than 1 MiB"},
 		"tab":                    {"hooks:\n\tgithub: {}\n", "deploy.yaml:2:1: a tab indents this line: YAML wants spaces"},
-		"several documents":      {"a: 1\n---\nb: 2\n", "deploy.yaml:3:2: a second document begins here: deploy.yaml is one document, without ---"},
+		"several documents":      {"a: 1\n---\nb: 2\n", "deploy.yaml:2:1: a second document begins here: deploy.yaml is one document, without ---"},
 		"text":                   {"hello", "deploy.yaml:1:1: sections like hooks and pipelines are wanted here, not text"},
 		"list":                   {"- a\n", "sections like hooks and pipelines are wanted here, not a list"},
 		"open quote":             {"a: 'x\n", "this is not YAML: could not find end character of single-quoted text"},

@@ -19,25 +19,26 @@ const (
 	keepFailed  = 2
 )
 
-// Bounds of a step.
-const (
-	stepNameMost = 200 // bytes
-	retriesMost  = 100
-)
+// stepNameMost bounds the name of a step, in bytes.
+const stepNameMost = 200
 
 // builder makes the nouns of deploy from a checked tree.
 type builder struct {
 	*checker
 	cfg     *deploy.Config
 	secrets map[string]deploy.Secret
-	places  []releaseUse // in the order written
+	used    map[string]bool // secrets that are named
+	places  []releaseUse    // in the order written
 }
 
 func (c *checker) build(top *node) *deploy.Config {
-	b := &builder{checker: c, cfg: &deploy.Config{}, secrets: map[string]deploy.Secret{}}
+	b := &builder{checker: c, cfg: &deploy.Config{}, secrets: map[string]deploy.Secret{}, used: map[string]bool{}}
 	if s := top.get("secrets"); s != nil {
 		for _, name := range s.order {
-			if src := b.oneSource(s.keys[name]); src != nil && !b.within(src.path) {
+			if b.within(s.keys[name].path) {
+				continue
+			}
+			if src := b.oneSource(s.keys[name]); src != nil {
 				sec := sourceOf(name, src)
 				b.secrets[name] = sec
 				b.cfg.Secrets = append(b.cfg.Secrets, sec)
@@ -57,6 +58,7 @@ func (c *checker) build(top *node) *deploy.Config {
 	}
 	b.releasePaths()
 	b.oneUser()
+	b.idle(top)
 	return b.cfg
 }
 
@@ -76,12 +78,13 @@ func (b *builder) secretOf(n *node) *deploy.Secret {
 		s := sourceOf(n.path, n)
 		return &s
 	}
+	b.used[n.text] = true
 	s, ok := b.secrets[n.text]
 	if !ok {
 		if !b.inside["secrets"] {
 			names := slices.Sorted(maps.Keys(b.secrets))
 			// The name is not repeated: it may be a value.
-			b.bad(n, "there is no such name under secrets%s; a value never stands in this file", deploy.DidYouMean(n.text, names))
+			b.bad(n, "there is no such name under secrets, and a value never stands in this file%s", deploy.DidYouMean(n.text, names))
 		}
 		return nil
 	}
@@ -159,9 +162,7 @@ func (b *builder) pipeline(name string, n *node, env []deploy.Variable, defaults
 		Name: name, Branch: b.branch(n.get("branch")), Depth: numberOf(n.get("depth"), 0), If: expr(n.get("if")),
 		Env: slices.Concat(env, b.env(n.get("env"))), Queue: deploy.QueuePolicy(n.get("concurrency").str("queue", "latest")),
 	}
-	if p.If != nil && p.If.UsesStatus() {
-		b.bad(n.get("if"), "success(), failure(), always() and canceled() stand in the if of a job or step: before a run nothing has ended")
-	}
+	b.beforeRun(n.get("if"), p.If)
 	b.repository(&p, n)
 	b.triggers(&p, n)
 	jobs := n.get("jobs")
@@ -176,7 +177,9 @@ func (b *builder) pipeline(name string, n *node, env []deploy.Variable, defaults
 			}
 			p.Jobs = append(p.Jobs, b.job(&p, n, job, previous, defaults))
 		}
-		b.needs(&p, jobs)
+		if b.needs(&p, jobs) {
+			b.needed(&p, n)
+		}
 	}
 	b.everyBranch(&p, n)
 	b.cfg.Pipelines = append(b.cfg.Pipelines, p)
@@ -262,12 +265,19 @@ func (b *builder) hosts(n *node) []string {
 	if one != nil {
 		names, at = []string{one.text}, one
 	}
-	if len(names) == 0 {
-		return []string{deploy.Local}
+	if many != nil && len(names) == 0 && !b.within(many.path) {
+		b.bad(many, "the list is empty: leave it out for this machine")
 	}
-	for _, name := range names {
-		if name != deploy.Local {
-			b.bad(at, "host %s: hosts over SSH are not available in this version; leave it out, or write local", short(name))
+	for i, name := range names {
+		item := at
+		if many != nil && one == nil {
+			item = many.items[i]
+		}
+		switch {
+		case name != deploy.Local:
+			b.bad(item, "host %s: hosts over SSH are not available in this version; leave it out, or write local", short(name))
+		case slices.Contains(names[:i], name):
+			b.bad(item, "host %s stands here twice", name)
 		}
 	}
 	return []string{deploy.Local}
@@ -291,8 +301,11 @@ func (b *builder) relative(n *node) string {
 	if n == nil || n.text == "" {
 		return ""
 	}
-	if !localPath(n.text) {
-		b.bad(n, "a relative path is wanted here that does not lead out, not %q", short(n.text))
+	switch {
+	case strings.HasPrefix(n.text, "~"):
+		b.bad(n, "~ stands for no home directory here: a path relative to the workspace or release is wanted")
+	case !localPath(n.text) || strings.ContainsAny(n.text, "\n\r"):
+		b.bad(n, "a relative path is wanted here that does not lead out of the workspace or release, not %q", short(n.text))
 	}
 	return n.text
 }
@@ -336,9 +349,6 @@ func (b *builder) step(n *node) deploy.Step {
 		s.Retry = deploy.Retry{Limit: numberOf(r.get("limit"), 0), Delay: durationOf(r.get("delay"), 0), Factor: 1}
 		if f := r.get("factor"); f != nil {
 			s.Retry.Factor, _ = strconv.ParseFloat(f.text, 64)
-		}
-		if s.Retry.Limit > retriesMost {
-			b.bad(r.get("limit"), "at most %d further tries", retriesMost)
 		}
 	}
 	return s

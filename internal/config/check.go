@@ -90,7 +90,7 @@ func (c *checker) check(v *value, p *place, path string) *node {
 			if p.path == "secrets.*" {
 				return bad("say where the secret is read from, like {environment: NAME}; its value never stands in this file")
 			}
-			return bad("a section is wanted here, not %s", v.what())
+			return bad("%s", v.not(p.wanted()))
 		}
 		return c.keys(n, p)
 	case textOrMap:
@@ -102,12 +102,12 @@ func (c *checker) check(v *value, p *place, path string) *node {
 		return c.secret(n)
 	case sections:
 		if !v.isList {
-			return bad("a list is wanted here, not %s", v.what())
+			return bad("%s", v.not(p.wanted()))
 		}
 		for i, x := range v.list {
 			item := &node{v: x, path: fmt.Sprintf("%s[%d]", path, i)}
 			if !x.isMap {
-				c.problem(x.line, x.column, item.path, "a section is wanted here, like - run: make, not %s", x.what())
+				c.problem(x.line, x.column, item.path, "%s", x.not(p.item.wanted()))
 				n.items = append(n.items, nil)
 				continue
 			}
@@ -119,11 +119,11 @@ func (c *checker) check(v *value, p *place, path string) *node {
 		if v.scalar {
 			list = []*value{v}
 		} else if !v.isList {
-			return bad("a list of texts is wanted here, not %s", v.what())
+			return bad("%s", v.not(p.wanted()))
 		}
 		for i, x := range list {
 			if !x.scalar {
-				c.problem(x.line, x.column, fmt.Sprintf("%s[%d]", path, i), "a text is wanted here, not %s", x.what())
+				c.problem(x.line, x.column, fmt.Sprintf("%s[%d]", path, i), "%s", x.not("a text"))
 				continue
 			}
 			if !c.literal(x, fmt.Sprintf("%s[%d]", path, i)) {
@@ -142,12 +142,12 @@ func events(v *value) *value {
 	if v.scalar {
 		list = []*value{v}
 	}
-	if len(list) == 0 {
+	if !v.scalar && !v.isList {
 		return v
 	}
 	m := &value{line: v.line, column: v.column, isMap: true}
 	for _, x := range list {
-		if !x.scalar {
+		if !x.scalar || x.text == "" {
 			return v
 		}
 		m.entries = append(m.entries, entry{x.text, x.line, x.column, &value{line: x.line, column: x.column, null: true}})
@@ -175,7 +175,7 @@ func (c *checker) keys(n *node, p *place) *node {
 	}
 	entries, err := merged(n.v, p.fold)
 	if err != nil {
-		c.bad(n, "%v", err)
+		c.problem(err.line, err.column, n.path, "%s", err.message)
 		return nil
 	}
 	lines := map[string]int{}
@@ -200,7 +200,7 @@ func (c *checker) entry(e entry, name, path string, n *node, p *place) *node {
 	switch {
 	case p.kind == names:
 		if !validName(name) {
-			c.problem(e.line, e.column, path, "a name has letters, digits, - and _, and begins with a letter or digit; at most 64")
+			c.problem(e.line, e.column, path, "a name has letters, digits, - and _, and begins with a letter or digit; at most 64 characters")
 			return nil
 		}
 		return c.check(e.value, p.any, path)
@@ -220,38 +220,13 @@ func (c *checker) entry(e entry, name, path string, n *node, p *place) *node {
 		// It may be a value that was written by mistake.
 		c.problem(e.line, e.column, n.path, "the source of a secret is one of environment, file, credential and command")
 	case child == nil:
-		hint := deploy.DidYouMean(name, p.order)
-		for _, known := range p.order {
-			if hint == fmt.Sprintf("; did you mean %q?", known) {
-				c.meant[strings.TrimPrefix(n.path+"."+known, ".")] = true
-			}
-		}
-		if other, ok := elsewhere[p.path+"."+name]; ok {
-			hint = "; " + other
-		}
-		c.problem(e.line, e.column, path, "unknown key%s", hint)
+		c.problem(e.line, e.column, path, "unknown key%s", c.hint(n, p, name))
 	case child.later:
 		c.problem(e.line, e.column, path, "not available in this version")
 	default:
 		return c.check(e.value, child, path)
 	}
 	return nil
-}
-
-// elsewhere says what to write for keys that people bring from GitHub Actions.
-var elsewhere = map[string]string{
-	".jobs": "jobs stand in a pipeline", ".on": "on stands in a pipeline", ".steps": "steps stand in a job of a pipeline",
-	"pipelines.*.steps":                            "steps stand in a job, under jobs",
-	"pipelines.*.jobs.*.runs_on":                   "write host",
-	"pipelines.*.jobs.*.run":                       "commands stand under steps: [{run: …}]",
-	"pipelines.*.jobs.*.timeout_minutes":           "write timeout: 30m",
-	"pipelines.*.jobs.*.strategy":                  "strategy stands under release",
-	"pipelines.*.jobs.*.container":                 "containers are not started here: write docker run in a step",
-	"pipelines.*.jobs.*.services":                  "containers are not started here: write docker run in a step",
-	"pipelines.*.jobs.*.steps[].uses":              "actions do not run here: write their commands in run",
-	"pipelines.*.jobs.*.steps[].with":              "actions do not run here: write their commands in run",
-	"pipelines.*.jobs.*.steps[].timeout_minutes":   "write timeout: 30m",
-	"pipelines.*.jobs.*.steps[].working_directory": "write working_dir",
 }
 
 // variableName checks the name of a step's variable.
@@ -272,7 +247,7 @@ func (c *checker) variable(e entry, name, path string) *node {
 	switch {
 	case !c.variableName(e, name, path):
 	case v.isMap || v.isList:
-		c.problem(v.line, v.column, path, "a text is wanted here, not %s; a secret stands under secrets of a job", v.what())
+		c.problem(v.line, v.column, path, "%s; a secret stands under secrets of a job", v.not("a text"))
 	case strings.IndexByte(v.text, 0) >= 0:
 		c.problem(v.line, v.column, path, "a variable cannot hold a NUL byte")
 	case len(v.text) > variableMost:
@@ -311,18 +286,28 @@ func (c *checker) scalar(n *node, p *place) *node {
 		return nil
 	}
 	if !v.scalar {
-		return bad("a %s is wanted here, not %s", kindNames[p.kind], v.what())
+		return bad("%s", v.not(p.wanted()))
 	}
 	n.text = v.text
 	switch p.kind {
+	case line:
+		n.text = strings.TrimRight(v.text, "\n") // of a block
+		switch {
+		case strings.TrimSpace(n.text) == "":
+			return bad("this is empty: fill it in, or leave the key out")
+		case strings.ContainsFunc(n.text, func(r rune) bool { return r < ' ' && r != 0 || r == 0x7f }):
+			return bad("one line is wanted here, without control characters")
+		}
+		if !slices.Contains(commands, lastName(p.path)) && !c.literal(v, n.path) {
+			return nil
+		}
 	case text, textOrMap:
 		if !slices.Contains(commands, lastName(p.path)) && !c.literal(v, n.path) {
 			return nil
 		}
 	case number:
-		// A leading 0 or _ means something else to other readers of YAML.
-		if i, err := strconv.Atoi(v.text); err != nil || strconv.Itoa(i) != v.text || i < 0 || i > 1_000_000 {
-			return bad("a whole number is wanted here, not %q", short(v.text))
+		if _, err := parseNumber(v.text, p.path); err != nil {
+			return bad("%v", err)
 		}
 	case decimal:
 		if f, err := strconv.ParseFloat(v.text, 64); err != nil || !(f > 0 && f <= 100) {
@@ -349,19 +334,27 @@ func (c *checker) scalar(n *node, p *place) *node {
 			return bad("%v", err)
 		}
 	}
-	if len(p.allowed) > 0 && !slices.Contains(p.allowed, v.text) {
+	if len(p.allowed) > 0 && !slices.Contains(p.allowed, n.text) {
 		if slices.Contains(notYet[lastName(p.path)], v.text) || strings.HasPrefix(p.path, "server.agent.") && strings.HasPrefix(v.text, "/") {
 			return bad("%s: not available in this version", short(v.text))
 		}
-		return bad("%q is not one of %s%s", short(v.text), strings.Join(p.allowed, ", "), deploy.DidYouMean(v.text, p.allowed))
+		return bad("%s", notAllowed(v.text, p.allowed))
 	}
 	return n
+}
+
+// notAllowed says which values there are.
+func notAllowed(text string, allowed []string) string {
+	if len(allowed) == 1 {
+		return fmt.Sprintf("%q: only %s can stand here", short(text), allowed[0])
+	}
+	return fmt.Sprintf("%q is not one of %s%s", short(text), strings.Join(allowed, ", "), deploy.DidYouMean(text, allowed))
 }
 
 // notYet are values of the design whose part comes later.
 var notYet = map[string][]string{
 	"provider": {"gitlab", "gitea", "forgejo", "gogs", "bitbucket", "azure", "standard", "stripe"},
-	"strategy": {"in_place"},
+	"strategy": {"in_place", "in-place"},
 }
 
 // secret reads the name of a secret or its source. A literal cannot be told
@@ -451,6 +444,17 @@ func validVariable(s string) bool {
 		return false
 	}
 	return strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == ""
+}
+
+// parseNumber reads a whole number within the range of its key. A leading 0
+// or _ means something else to other readers of YAML.
+func parseNumber(s, path string) (int, error) {
+	r := ranges[path]
+	i, err := strconv.Atoi(s)
+	if err != nil || strconv.Itoa(i) != s || i < r[0] || i > r[1] {
+		return 0, fmt.Errorf("a whole number from %d to %d is wanted here, not %q", r[0], r[1], short(s))
+	}
+	return i, nil
 }
 
 func parseDuration(s string) (time.Duration, error) {

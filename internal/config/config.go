@@ -24,7 +24,8 @@ type File struct {
 	Server   Server
 	Warnings Problems
 
-	written map[string]bool // paths of keys that were given, not defaulted
+	written map[string]*value // by path, what stands in the file
+	given   map[string]string // by path, the variable or flag that counts over it
 }
 
 // Load reads a file, with the variables DEPLOYHOOK_SERVER_… and the flags over
@@ -35,9 +36,13 @@ func Load(path string, flags *pflag.FlagSet) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parse(path, text, func(name string, server *node) (Server, map[string]string, Problems) {
+	f, err := parse(path, text, func(name string, server *node) (Server, map[string]string, Problems) {
 		return readServer(name, server, flags, true)
 	})
+	if err == nil {
+		f.Warnings = append(f.Warnings, strangeVariables()...)
+	}
+	return f, err
 }
 
 // Parse reads the text of a file, without variables and flags: also a text
@@ -84,29 +89,29 @@ func parse(name string, text []byte, server func(string, *node) (Server, map[str
 	if !tree.isMap {
 		return nil, Problems{{File: c.file, Line: tree.line, Column: tree.column, Message: "sections like hooks and pipelines are wanted here, not " + tree.what()}}
 	}
-	f := &File{Path: name, Deploy: &deploy.Config{}, written: map[string]bool{}}
+	f := &File{Path: name, Deploy: &deploy.Config{}, written: map[string]*value{}, given: map[string]string{}}
 	top := c.check(tree, root, "")
 	if top != nil {
 		f.Deploy = c.build(top)
 	}
-	s, given, problems := server(c.file, top.get("server"))
+	s, given, problems := server(name, top.get("server"))
 	f.Server = s
 	if problems = append(c.problems, problems...); len(problems) > 0 {
 		return nil, problems.inOrder()
 	}
 	sum := sha256.Sum256(text)
 	f.Deploy.Digest, f.Deploy.Text = hex.EncodeToString(sum[:]), string(text)
-	f.Warnings = c.warnings.inOrder()
 	noteWritten(top, f.written)
-	for key := range given {
-		f.written["server."+key] = true
+	for key, from := range given {
+		f.given["server."+key] = from
 	}
+	f.Warnings = append(c.warnings, f.atOdds()...).inOrder()
 	return f, nil
 }
 
-// noteWritten notes the paths that stand in the file.
-func noteWritten(n *node, into map[string]bool) {
-	into[n.path] = true
+// noteWritten notes what stands in the file.
+func noteWritten(n *node, into map[string]*value) {
+	into[n.path] = n.v
 	for _, k := range n.keys {
 		noteWritten(k, into)
 	}

@@ -195,7 +195,8 @@ func TestWarnings(t *testing.T) {
 		{pipelineText("repository: http://git.example.com/a/b\non: push\nauth: { token: { file: /t } }\n"), "the token goes over the network unencrypted"},
 	} {
 		f := parsed(t, tt.text)
-		if got := warningsOf(f); len(got) != 1 || !strings.Contains(got[0], tt.want) {
+		got := slices.DeleteFunc(warningsOf(f), func(w string) bool { return strings.Contains(w, "no pipeline takes") })
+		if len(got) != 1 || !strings.Contains(got[0], tt.want) {
 			t.Errorf("%s\nwarns %q, want %q", tt.text, got, tt.want)
 		}
 	}

@@ -30,7 +30,7 @@ func Describe(w io.Writer, f *File) {
 	d.line("socket", s.Socket, "server.socket")
 	d.line("workers", strconv.Itoa(s.Workers), "server.workers")
 	d.line("log", s.LogLevel+", "+s.LogFormat, "server.log.level", "server.log.format")
-	d.line("bodies", fmt.Sprintf("at most %d MiB in memory", s.BodyMemory>>20), "server.limits.body_memory")
+	d.line("bodies", "at most "+sizeText(s.BodyMemory)+" in memory", "server.limits.body_memory")
 	d.line("grace", span(s.ShutdownGrace)+" when it stops", "server.shutdown_grace")
 	for _, h := range f.Deploy.Hooks {
 		d.head("hook", h.Name)
@@ -61,9 +61,7 @@ func (d *describer) line(what, text string, paths ...string) {
 	if text == "" {
 		return
 	}
-	if len(paths) > 0 && !slices.ContainsFunc(paths, func(p string) bool { return d.f.written[p] }) {
-		text += " (default)"
-	}
+	text += d.origin(paths)
 	width := 80 - len(d.indent) - 10
 	rest := printable(text)
 	for i := 0; rest != ""; i++ {
@@ -83,6 +81,38 @@ func (d *describer) line(what, text string, paths ...string) {
 		}
 		fmt.Fprintf(d.w, "%s%-9s %s\n", d.indent, what, part)
 	}
+}
+
+// origin says where a fact comes from that does not stand in the file.
+func (d *describer) origin(paths []string) string {
+	var from []string
+	written := len(paths) == 0
+	for _, p := range paths {
+		written = written || d.f.written[p] != nil
+		if d.f.given[p] != "" {
+			from = append(from, d.f.given[p])
+		}
+	}
+	switch {
+	case len(from) > 0:
+		return " (" + strings.Join(from, ", ") + ")"
+	case written:
+		return ""
+	}
+	return " (default)"
+}
+
+// sizeText is a size in the largest unit that says it exactly.
+func sizeText(n int64) string {
+	switch {
+	case n%(1<<30) == 0:
+		return fmt.Sprintf("%d GiB", n>>30)
+	case n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n%1e6 == 0:
+		return fmt.Sprintf("%d MB", n/1e6)
+	}
+	return counted(int(n), "byte")
 }
 
 // span is a duration without the zeros at its end: 30m, not 30m0s.
@@ -131,7 +161,7 @@ func (d *describer) pipeline(p *deploy.Pipeline) {
 	} else {
 		d.line("commits", "none: jobs start in an empty workspace")
 	}
-	d.line("starts", started(p, d.f.written[at+".hook"]))
+	d.line("starts", started(p, d.f.written[at+".hook"] != nil))
 	if p.If != nil {
 		d.line("if", p.If.Source())
 	}

@@ -27,7 +27,7 @@ pipelines:
         restart: sudo systemctl restart shop
   pay:
     on: { hook: { name: pay, if: payload.type == "paid" } }
-    jobs: { enable: { steps: [ { name: "a name \e[31mthat is long enough to be broken into two lines of the page", run: x } ] } }
+    jobs: { enable: { steps: [ { run: "a name \e[31mthat is long enough to be broken into two lines of the page" } ] } }
 `)
 	var b bytes.Buffer
 	Describe(&b, f)

@@ -31,7 +31,7 @@ func TestExampleIsWholeAndGood(t *testing.T) {
 	}
 	// Every section of this version stands in it, and what it calls a default is one.
 	for _, section := range []string{"server", "secrets", "hooks", "env", "defaults", "pipelines"} {
-		if !f.written[section] {
+		if f.written[section] == nil {
 			t.Errorf("it has no %s", section)
 		}
 	}
@@ -123,6 +123,8 @@ func TestYAMLInDocsIsGood(t *testing.T) {
 			}
 			if _, err := Parse("block", []byte(text)); err != nil {
 				t.Errorf("%s:%d:\n%v", page, line, err)
+			} else if p := againstSchema(t, text); len(p) > 0 {
+				t.Errorf("%s:%d: the schema refuses it:\n%s", page, line, strings.Join(p, "\n"))
 			}
 		}
 	}

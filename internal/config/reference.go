@@ -88,6 +88,9 @@ func cell(doc string) string { return strings.ReplaceAll(doc, "|", `\|`) }
 
 func writeKey(b *bytes.Buffer, k key) {
 	what, def := kindNames[k.kind], k.def
+	if r, ok := ranges[k.path]; ok {
+		what += fmt.Sprintf(", %d to %d", r[0], r[1])
+	}
 	if len(k.allowed) > 0 {
 		what = "`" + strings.Join(k.allowed, "`, `") + "`"
 	}

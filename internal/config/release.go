@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -25,18 +26,15 @@ func (b *builder) release(p *deploy.Pipeline, job string, n *node, pipeline *nod
 		at = n.get("path")
 		r.Path = n.str("path", "")
 		r.Keep, r.KeepFailed = numberOf(n.get("keep"), keep), numberOf(n.get("keep_failed"), keepFailed)
-		if r.Keep < 1 {
-			b.bad(n.get("keep"), "at least 1: the current release stays")
-		}
 		shared := n.get("shared")
 		r.SharedDirs, r.SharedFiles = b.sharedPaths(shared.get("dirs")), b.sharedPaths(shared.get("files"))
 		b.sharedApart(shared)
 	}
 	if at != nil {
-		if releasePath(r.Path) {
-			b.places = append(b.places, releaseUse{p.Name, job, p.Repository, r.Path, at})
+		if why := badReleasePath(r.Path); why != "" {
+			b.bad(at, "%s", why)
 		} else {
-			b.bad(at, "an absolute path without . and .. is wanted here, like /srv/shop, not %q", short(r.Path))
+			b.places = append(b.places, releaseUse{p.Name, job, p.Repository, r.Path, at})
 		}
 	}
 	if b.absent(pipeline, "repository") {
@@ -45,11 +43,24 @@ func (b *builder) release(p *deploy.Pipeline, job string, n *node, pipeline *nod
 	return r
 }
 
-// releasePath says whether releases may be kept there. Colons and commas would
-// be signs in PATH and in lists.
-func releasePath(p string) bool {
-	return path.IsAbs(p) && path.Clean(p) == p && p != "/" && len(p) < 4096 &&
-		!strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f || r == ':' || r == ',' })
+// badReleasePath says why releases may not be kept there; empty = they may.
+func badReleasePath(p string) string {
+	switch {
+	case strings.HasPrefix(p, "~"):
+		return "~ stands for no home directory here: an absolute path is wanted, like /srv/shop"
+	case !path.IsAbs(p):
+		return fmt.Sprintf("an absolute path is wanted here, like /srv/shop, not %q", short(p))
+	case p == "/":
+		return "the root directory cannot hold releases: write a path of its own, like /srv/shop"
+	case len(p) >= 4096:
+		return "this path is too long"
+	case strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f || r == ':' || r == ',' }):
+		// Colons and commas would be signs in PATH and in lists.
+		return fmt.Sprintf("a path without colons, commas and control characters is wanted here, not %q", short(p))
+	case path.Clean(p) != p:
+		return fmt.Sprintf("write %q: a path without . and .., and without a slash too many", short(path.Clean(p)))
+	}
+	return ""
 }
 
 func (b *builder) sharedPaths(n *node) []string {
@@ -81,7 +92,11 @@ func (b *builder) sharedApart(shared *node) {
 		for _, first := range all[:i] {
 			a, c := path.Clean(first.text), path.Clean(x.text)
 			if a == c || strings.HasPrefix(c, a+"/") || strings.HasPrefix(a, c+"/") {
-				b.bad(x, "%s and %s are shared: one is within the other", short(a), short(c))
+				if a == c {
+					b.bad(x, "%s stands here twice", short(a))
+				} else {
+					b.bad(x, "%s and %s are shared: one is within the other", short(a), short(c))
+				}
 				break
 			}
 		}

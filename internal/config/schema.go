@@ -24,6 +24,18 @@ const (
 	variablePattern = `^[A-Za-z_][A-Za-z0-9_]{0,127}$`
 )
 
+// durationPattern is the form of 90s, 30m and 1h30m.
+const durationPattern = `^([0-9]*\.?[0-9]+(ns|us|ms|s|m|h))+$`
+
+// defaultOf is a default as JSON has it: editors write it into the file.
+func defaultOf(p *place) any {
+	switch p.kind {
+	case number, decimal, boolean:
+		return json.RawMessage(p.def)
+	}
+	return p.def
+}
+
 // scalars are what YAML may make of a text that stands without quotes.
 var scalars = []string{"string", "number", "boolean"}
 
@@ -33,7 +45,7 @@ func schemaOf(p *place) map[string]any {
 		s["description"] = strings.ReplaceAll(p.doc, "`", "")
 	}
 	if p.def != "" && p.def[0] != '(' {
-		s["default"] = p.def
+		s["default"] = defaultOf(p)
 	}
 	aSecret := map[string]any{"anyOf": []any{
 		map[string]any{"type": "string"}, map[string]any{"$ref": "#/properties/secrets/additionalProperties"},
@@ -66,16 +78,21 @@ func schemaOf(p *place) map[string]any {
 		s["items"] = map[string]any{"type": scalars}
 	case number:
 		s["type"] = "integer"
-		s["minimum"] = 0
+		s["minimum"], s["maximum"] = ranges[p.path][0], ranges[p.path][1]
 	case decimal:
 		s["type"] = "number"
 	case boolean:
 		s["type"] = "boolean"
+	case duration:
+		s["type"], s["pattern"] = "string", durationPattern
 	default:
 		if len(p.allowed) > 0 {
 			s["enum"] = p.allowed
 		} else {
 			s["type"] = scalars
+		}
+		if p.kind == line && len(p.allowed) == 0 {
+			s["minLength"] = 1
 		}
 	}
 	if p.path == "pipelines.*.on" { // GitHub's short forms

@@ -141,9 +141,7 @@ func runSecret(ctx context.Context, command string) ([]byte, error) {
 // secret that is empty, short or unreadable: that is an error; what else is
 // worth a word is a warning. Commands are run for hooks alone.
 func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
-	problem := func(path, format string, args ...any) Problem {
-		return Problem{File: base(f.Path), Path: path, Message: fmt.Sprintf(format, args...)}
-	}
+	problem := f.problem
 	seen := map[deploy.Secret]bool{}
 	for _, h := range f.Deploy.Hooks {
 		for _, k := range []struct {
@@ -186,7 +184,11 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 
 // reason is an error of Resolve without the name, which its place has.
 func reason(s deploy.Secret, err error) string {
-	return strings.TrimLeft(strings.TrimPrefix(err.Error(), "secret "+s.Name), ": ")
+	text := strings.TrimPrefix(err.Error(), "secret "+s.Name)
+	if rest, ok := strings.CutPrefix(text, ": "); ok {
+		return rest
+	}
+	return "it" + text // is empty, has a NUL byte
 }
 
 func counted(n int, what string) string {

@@ -164,12 +164,12 @@ pipelines:
 		return list
 	}
 	same(t, text(errs),
-		"deploy.yaml: hooks.b.secret: it has 15 characters, and 16 are the least: make one with openssl rand -hex 32",
-		"deploy.yaml: hooks.c.token: it has 1 character, and 16 are the least: make one with openssl rand -hex 32",
-		"deploy.yaml: hooks.d.token: is empty",
-		"deploy.yaml: hooks.e.token: there is no variable NO_SUCH_VARIABLE",
-		"deploy.yaml: hooks.f.secret: there are no systemd credentials here: the unit needs LoadCredential=hook:PATH",
-		"deploy.yaml: hooks.g.token: it has 15 characters, and 16 are the least: make one with openssl rand -hex 32",
+		"deploy.yaml:4:18: hooks.b.secret: it has 15 characters, and 16 are the least: make one with openssl rand -hex 32",
+		"deploy.yaml:5:29: hooks.c.token: it has 1 character, and 16 are the least: make one with openssl rand -hex 32",
+		"deploy.yaml:6:36: hooks.d.token: it is empty",
+		"deploy.yaml:7:36: hooks.e.token: there is no variable NO_SUCH_VARIABLE",
+		"deploy.yaml:8:18: hooks.f.secret: there are no systemd credentials here: the unit needs LoadCredential=hook:PATH",
+		"deploy.yaml:9:36: hooks.g.token: it has 15 characters, and 16 are the least: make one with openssl rand -hex 32",
 	)
 	var unread []string
 	for _, p := range errs {
@@ -181,8 +181,8 @@ pipelines:
 		t.Errorf("%v are said to be another process's", unread)
 	}
 	same(t, text(warnings),
-		"deploy.yaml: secrets.gone: /none is not there",
-		"deploy.yaml: pipelines.p.auth.token: there is no variable NO_TOKEN",
-		"deploy.yaml: pipelines.p.jobs.j.secrets.A: it has 1 byte; values under 6 bytes are not masked in logs",
+		"deploy.yaml:1:48: secrets.gone: /none is not there",
+		"deploy.yaml:15:22: pipelines.p.auth.token: there is no variable NO_TOKEN",
+		"deploy.yaml:17:28: pipelines.p.jobs.j.secrets.A: it has 1 byte; values under 6 bytes are not masked in logs",
 	)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,8 +15,6 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 	"golang.org/x/sys/unix"
-
-	"deployhook/internal/deploy"
 )
 
 // Server is the section server with variables, flags and defaults.
@@ -56,7 +55,9 @@ func flagOf(name string) string {
 // RegisterFlags adds --server-… for every key of the section server.
 func RegisterFlags(flags *pflag.FlagSet) {
 	for _, k := range serverKeys() {
-		if k.later {
+		if k.later { // it is refused by name, not as a flag that nobody knows
+			flags.String(flagOf(k.path), "", "")
+			_ = flags.MarkHidden(flagOf(k.path)) // it is there
 			continue
 		}
 		doc := strings.ReplaceAll(k.doc, "`", "")
@@ -73,7 +74,7 @@ func RegisterFlags(flags *pflag.FlagSet) {
 // is read, wherever it comes from.
 func readServer(file string, n *node, flags *pflag.FlagSet, outside bool) (s Server, given map[string]string, problems Problems) {
 	v := viper.New()
-	r := &serverReader{v: v, file: file, written: map[string]*node{}, given: map[string]string{}}
+	r := &serverReader{v: v, file: base(file), dir: filepath.Dir(file), written: map[string]*node{}, given: map[string]string{}}
 	collect(n, "", r.written)
 	section := map[string]any{}
 	for name, k := range r.written {
@@ -88,7 +89,7 @@ func readServer(file string, n *node, flags *pflag.FlagSet, outside bool) (s Ser
 		at[parts[len(parts)-1]] = k.text
 	}
 	if err := v.MergeConfigMap(section); err != nil {
-		return s, nil, Problems{{File: file, Path: "server", Message: err.Error()}}
+		return s, nil, Problems{{File: r.file, Path: "server", Message: err.Error()}}
 	}
 	if outside {
 		r.bind(flags)
@@ -106,27 +107,81 @@ func readServer(file string, n *node, flags *pflag.FlagSet, outside bool) (s Ser
 	} else if r.text("database", "") != "" {
 		r.bad("database", "leave it empty: the database is SQLite in server.data")
 	}
-	if _, port, err := net.SplitHostPort(s.Listen); err != nil || port == "" {
+	if !listenAddress(s.Listen) {
 		r.bad("listen", "an address is wanted here, like 127.0.0.1:8484, not %q", short(s.Listen))
 	}
-	if s.Workers < 1 || s.Workers > 1000 {
-		r.bad("workers", "from 1 to 1000 workers, not %d", s.Workers)
+	if s.BodyMemory < bodyMemoryLeast {
+		r.bad("limits.body_memory", "at least %d MiB is wanted here", bodyMemoryLeast>>20)
 	}
-	if s.URL != "" && !strings.HasPrefix(s.URL, "https://") && !strings.HasPrefix(s.URL, "http://") {
-		r.bad("url", "an address is wanted here, like https://deploy.example.com, not %q", short(s.URL))
+	if why := badURL(s.URL); why != "" {
+		r.bad("url", "%s", why)
 	}
-	for name, p := range map[string]*string{"data": &s.Data, "socket": &s.Socket} {
-		abs, err := filepath.Abs(*p)
-		if err != nil || *p == "" {
-			r.bad(name, "a path is wanted here")
-		}
-		*p = abs
-	}
+	s.URL = strings.TrimRight(s.URL, "/")
+	r.path("data", &s.Data)
+	r.path("socket", &s.Socket)
 	// A socket's address in the kernel has 108 bytes.
 	if len(s.Socket) > 107 {
 		r.bad("socket", "the path of a socket has at most 107 bytes, this one %d", len(s.Socket))
 	}
 	return s, r.given, r.problems
+}
+
+// Bounds of server.limits.body_memory, in bytes.
+const (
+	bodyMemoryLeast = 1 << 20
+	bodyMost        = 25 << 20 // of one webhook
+)
+
+// listenAddress says whether an address can be listened on: a host or nothing,
+// and a port.
+func listenAddress(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || strconv.FormatUint(n, 10) != port {
+		return false
+	}
+	if strings.Trim(host, "0123456789.") == "" {
+		return host == "" || net.ParseIP(host) != nil
+	}
+	return !strings.ContainsAny(host, "/ @?#")
+}
+
+// badURL says why an address cannot be the server's own; empty = it can, or
+// there is none. It may hold a password, and is not repeated then.
+func badURL(s string) string {
+	if s == "" {
+		return ""
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err == nil && u.User != nil:
+		return "a login does not stand in the address"
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "":
+		return "an address is wanted here, like https://deploy.example.com"
+	}
+	return ""
+}
+
+// path makes a path absolute. One in the file is relative to the file's
+// directory, so that every command finds the same place from wherever it is
+// called; one in a variable or a flag is relative to the working directory.
+func (r *serverReader) path(name string, p *string) {
+	if strings.HasPrefix(*p, "~") {
+		r.bad(name, "~ stands for no home directory here: write the whole path")
+		return
+	}
+	if r.given[name] == "" && !filepath.IsAbs(*p) {
+		*p = filepath.Join(r.dir, *p)
+	}
+	abs, err := filepath.Abs(*p)
+	if err != nil {
+		r.bad(name, "%v", err)
+		return
+	}
+	*p = abs
 }
 
 // bind lets variables and flags go over the file, each by its name: viper
@@ -138,6 +193,9 @@ func (r *serverReader) bind(flags *pflag.FlagSet) {
 			r.given[k.path] = variable
 		}
 		if k.later {
+			if flags != nil && flags.Changed(flag) {
+				r.given[k.path] = "--" + flag
+			}
 			if r.given[k.path] != "" {
 				r.bad(k.path, "not available in this version")
 			}
@@ -149,6 +207,9 @@ func (r *serverReader) bind(flags *pflag.FlagSet) {
 				err = errors.Join(err, r.v.BindPFlag(k.path, f))
 				if f.Changed {
 					r.given[k.path] = "--" + flag
+					if f.Value.String() == "" && k.path != "url" && k.path != "database" {
+						r.bad(k.path, "this is empty: fill it in, or leave the flag out")
+					}
 				}
 			}
 		}
@@ -192,7 +253,8 @@ func defaultWorkers(memory uint64) int {
 
 type serverReader struct {
 	v        *viper.Viper
-	file     string
+	file     string // its name
+	dir      string // where it is
 	written  map[string]*node
 	given    map[string]string
 	problems Problems
@@ -226,9 +288,11 @@ func (r *serverReader) number(name string, def int) int {
 	if s == "" {
 		return def
 	}
-	i, err := strconv.Atoi(s)
+	i, err := parseNumber(s, "server."+name)
 	if err != nil {
-		r.bad(name, "a whole number is wanted here, not %q", short(s))
+		if !r.checked(name) {
+			r.bad(name, "%v", err)
+		}
 		return def
 	}
 	return i
@@ -242,6 +306,7 @@ func (r *serverReader) duration(name string, def time.Duration) time.Duration {
 	d, err := parseDuration(s)
 	if err != nil {
 		r.bad(name, "%v", err)
+		return def
 	}
 	return d
 }
@@ -254,6 +319,7 @@ func (r *serverReader) size(name string, def int64) int64 {
 	n, err := parseSize(s)
 	if err != nil {
 		r.bad(name, "%v", err)
+		return def
 	}
 	return n
 }
@@ -262,7 +328,11 @@ func (r *serverReader) oneOf(name, def string) string {
 	s := r.text(name, def)
 	for _, k := range serverKeys() {
 		if k.path == name && !slices.Contains(k.allowed, s) && !r.checked(name) {
-			r.bad(name, "%q is not one of %s%s", short(s), strings.Join(k.allowed, ", "), deploy.DidYouMean(s, k.allowed))
+			if strings.HasPrefix(name, "agent.") && strings.HasPrefix(s, "/") {
+				r.bad(name, "%s: not available in this version", short(s))
+				continue
+			}
+			r.bad(name, "%s", notAllowed(s, k.allowed))
 		}
 	}
 	return s

@@ -56,6 +56,14 @@ func (v *value) what() string {
 	return "text"
 }
 
+// not says that something else is wanted than what v is.
+func (v *value) not(wanted string) string {
+	if v.null {
+		return wanted + " is wanted here, and nothing stands here"
+	}
+	return wanted + " is wanted here, not " + v.what()
+}
+
 // treeError is an error of the file's form.
 type treeError struct {
 	line, column int
@@ -78,22 +86,40 @@ func parseTree(b []byte) (*value, error) {
 		return nil, err
 	}
 	var body ast.Node
-	docs := 0
+	docs, second := 0, (*token.Token)(nil)
 	for _, d := range file.Docs {
-		if _, directive := d.Body.(*ast.DirectiveNode); d.Body != nil && !directive {
-			docs++
+		if _, directive := d.Body.(*ast.DirectiveNode); d.Body == nil || directive {
+			continue
+		}
+		if docs++; docs == 1 {
 			body = d.Body
+		} else if docs == 2 {
+			second = firstToken(d)
 		}
 	}
 	switch {
 	case docs == 0:
 		return nil, &treeError{message: "the file is empty: begin with hooks and pipelines, or copy deploy.yaml.example"}
 	case docs > 1:
-		line, column := at(body.GetToken())
+		line, column := at(second)
 		return nil, &treeError{line, column, "a second document begins here: deploy.yaml is one document, without ---"}
 	}
 	t := &treeReader{anchors: map[string]*value{}}
 	return t.read(body, 0)
+}
+
+// firstToken is where a document begins.
+func firstToken(d *ast.DocumentNode) *token.Token {
+	if d.Start != nil {
+		return d.Start
+	}
+	if m, ok := d.Body.(*ast.MappingNode); ok && len(m.Values) > 0 {
+		return m.Values[0].Key.GetToken()
+	}
+	if m, ok := d.Body.(*ast.MappingValueNode); ok {
+		return m.Key.GetToken()
+	}
+	return d.Body.GetToken()
 }
 
 // parseTokens runs the parser once the words of the text are within bounds.
@@ -138,6 +164,9 @@ func inBounds(tokens token.Tokens) error {
 			if marks++; marks > nodesMost/50 {
 				return &treeError{p.Line, p.Column, "the file has too many tags and anchors"}
 			}
+			if t.Type == token.TagType && !saysNothing(t.Value) {
+				return &treeError{p.Line, p.Column, "tags have no meaning here; put text that begins with ! in quotes"}
+			}
 		}
 		nests := t.Type == token.SequenceEntryType || t.Type == token.MappingKeyType
 		if p.Line > line && open == 0 || nests {
@@ -152,6 +181,16 @@ func inBounds(tokens token.Tokens) error {
 		}
 	}
 	return nil
+}
+
+// saysNothing says whether a tag only repeats what is there: values are read
+// as the key that they stand under wants them.
+func saysNothing(tag string) bool {
+	switch tag {
+	case "!!str", "!!int", "!!float", "!!bool", "!!map", "!!seq":
+		return true
+	}
+	return false
 }
 
 // syntaxError takes place and sentence from the parser's error, never the
@@ -172,6 +211,8 @@ func syntaxError(err error) error {
 		message = "a tab indents this line: YAML wants spaces"
 	case strings.Contains(e.GetMessage(), "mapping value is not allowed"):
 		message += "; put a value with a colon and a space in quotes"
+	case strings.Contains(e.GetMessage(), "must be specified"):
+		message += "; put text with { } [ ] or a comma in quotes"
 	}
 	return &treeError{line, column, message}
 }
@@ -249,9 +290,6 @@ func (t *treeReader) read(n ast.Node, depth int) (*value, error) {
 		}
 		return x, nil
 	case *ast.TagNode:
-		if tag := n.GetToken().Value; !strings.HasPrefix(tag, "!!") || tag == "!!binary" {
-			return nil, &treeError{v.line, v.column, "tags have no meaning here; put text that begins with ! in quotes"}
-		}
 		return t.read(n.Value, depth+1)
 	default:
 		return nil, &treeError{v.line, v.column, "this has no place in deploy.yaml"}
@@ -304,23 +342,31 @@ const mergeKey = "<<"
 
 // merged gives a section's entries with those that << brings; what is written
 // in the section itself counts. fold gives the one spelling of a key.
-func merged(v *value, fold func(string) string) ([]entry, error) {
+func merged(v *value, fold func(string) string) ([]entry, *treeError) {
 	var own, brought []entry
-	for _, e := range v.entries {
+	var merge *entry
+	for i, e := range v.entries {
 		if e.name != mergeKey {
 			own = append(own, e)
 			continue
 		}
+		if merge != nil {
+			return nil, &treeError{e.line, e.column, fmt.Sprintf("<< is written twice, first in line %d: write <<: [*one, *two]", merge.line)}
+		}
+		merge = &v.entries[i]
 		sources := []*value{e.value}
 		if e.value.isList {
 			sources = e.value.list
 		}
 		for _, s := range sources {
 			if !s.isMap {
-				return nil, errors.New("<< takes a section, or a list of sections")
+				return nil, &treeError{e.line, e.column, "<< takes a section, or a list of sections"}
 			}
 			more, err := merged(s, fold)
 			if err != nil {
+				return nil, err
+			}
+			if err := once(more, fold); err != nil {
 				return nil, err
 			}
 			brought = append(brought, more...)
@@ -337,4 +383,17 @@ func merged(v *value, fold func(string) string) ([]entry, error) {
 		}
 	}
 	return own, nil
+}
+
+// once refuses a key that stands twice in what << brings.
+func once(list []entry, fold func(string) string) *treeError {
+	lines := map[string]int{}
+	for _, e := range list {
+		name := fold(e.name)
+		if line, ok := lines[name]; ok {
+			return &treeError{e.line, e.column, fmt.Sprintf("this is written twice; first in line %d", line)}
+		}
+		lines[name] = e.line
+	}
+	return nil
 }

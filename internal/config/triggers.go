@@ -28,8 +28,14 @@ func (b *builder) triggers(p *deploy.Pipeline, n *node) {
 			b.bad(h, "name is missing: the hook whose payloads start this")
 		}
 		p.On.Hook = &deploy.HookTrigger{Name: b.hookName(h.get("name")), If: expr(h.get("if"))}
-		if e := p.On.Hook.If; e != nil && (e.UsesStatus() || e.UsesChanged()) {
-			b.bad(h.get("if"), "a payload has no commit and no jobs before it: success(), failure(), always(), canceled() and changed() have no meaning here")
+		b.beforeRun(h.get("if"), p.On.Hook.If)
+		if e := p.On.Hook.If; e != nil && !b.within(h.path+".if") {
+			for _, name := range []string{"changed", "branch", "tag", "sha", "ref", "before", "repo", "message"} {
+				if e.Uses(name) {
+					b.bad(h.get("if"), "a payload has no commit: %s has no meaning here", name)
+					break
+				}
+			}
 		}
 		if x := b.cfg.Hook(p.On.Hook.Name); x != nil && x.Provider != "generic" && !b.within("hooks."+x.Name) {
 			b.warn(h, "payloads of a %s hook start nothing here: on.hook is for a generic hook", x.Provider)
@@ -37,6 +43,17 @@ func (b *builder) triggers(p *deploy.Pipeline, n *node) {
 	}
 	if p.Repository != "" && (b.absent(n, "on") || on != nil && len(on.order) == 0 && !b.within(on.path)) {
 		b.warn(n, "nothing starts this pipeline but deployhook trigger %s", p.Name)
+	}
+}
+
+// beforeRun refuses what has no value before there is a run.
+func (b *builder) beforeRun(n *node, e *deploy.Expr) {
+	switch {
+	case e == nil:
+	case e.UsesStatus():
+		b.bad(n, "success(), failure(), always() and canceled() stand in the if of a job or step: before a run nothing has ended")
+	case e.Uses("needs") || e.Uses("job"):
+		b.bad(n, "needs and job stand in the if of a job or step: this one decides whether there is a run at all")
 	}
 }
 

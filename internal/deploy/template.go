@@ -79,6 +79,17 @@ func cutExpression(s string) (inside, rest string, closed bool) {
 // Source is the value as it was written.
 func (t Template) Source() string { return t.source }
 
+// Needs are the jobs that its expressions name.
+func (t Template) Needs() []string {
+	var list []string
+	for _, p := range t.parts {
+		if p.expr != nil {
+			list = append(list, p.expr.Needs()...)
+		}
+	}
+	return list
+}
+
 // Literal gives the value of a template without expressions.
 func (t Template) Literal() (string, bool) { return t.source, t.parts == nil }
 

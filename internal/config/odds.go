@@ -1,0 +1,82 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"deployhook/internal/deploy"
+)
+
+// atOdds are warnings that need both the section server, with what variables
+// and flags say, and the rest of the file.
+func (f *File) atOdds() (list Problems) {
+	warn := func(path, format string, args ...any) {
+		list = append(list, f.problem(path, format, args...))
+	}
+	if f.Server.BodyMemory < bodyMost {
+		warn("server.limits.body_memory", "a webhook may have %d MiB: a larger one than this is answered 503 each time", bodyMost>>20)
+	}
+	if !local(f.Server.Listen) {
+		for _, h := range f.Deploy.Hooks {
+			if h.Token != nil {
+				warn("server.listen", "other machines reach this without TLS, and the token of hook %s with it: listen on 127.0.0.1 behind a proxy", h.Name)
+				break
+			}
+		}
+	}
+	for _, p := range f.Deploy.Pipelines {
+		for _, j := range p.Jobs {
+			if j.Deploys() && (j.Release.Path+"/" == f.Server.Data+"/" || strings.HasPrefix(j.Release.Path, f.Server.Data+"/")) {
+				warn("pipelines."+p.Name+".jobs."+j.Name+".release", "%s lies in server.data, which is deployhook's own: keep releases apart from it", j.Release.Path)
+			}
+		}
+	}
+	return list
+}
+
+// problem is about a path of the file, at its place when it stands there.
+func (f *File) problem(path, format string, args ...any) Problem {
+	p := Problem{File: base(f.Path), Path: path, Message: fmt.Sprintf(format, args...)}
+	if from := f.given[path]; from != "" {
+		p.File, p.Path = from, ""
+	} else if v := f.written[path]; v != nil {
+		p.Line, p.Column = v.line, v.column
+	}
+	return p
+}
+
+// local says whether only this machine reaches an address.
+func local(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || host == "localhost" {
+		return err == nil
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// strangeVariables warns of variables that look like a key of the section
+// server and are none. Other programs may set such names, so that it is no error.
+func strangeVariables() (list Problems) {
+	const prefix = "DEPLOYHOOK_SERVER_"
+	var known []string
+	for _, k := range serverKeys() {
+		known = append(known, variableOf(k.path))
+	}
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		is := false
+		for _, k := range known {
+			is = is || k == name
+		}
+		if !is {
+			list = append(list, Problem{File: name, Message: "the section server has no such key" + deploy.DidYouMean(name, known)})
+		}
+	}
+	return list
+}
