@@ -39,6 +39,7 @@ func (a *app) checkCommand() *cobra.Command {
 			// What this user cannot read the daemon may: serve refuses it, check warns.
 			errs = slices.DeleteFunc(errs, func(p config.Problem) bool {
 				if p.Unread {
+					p.Message += "; the daemon does not start unless it can read it"
 					warnings = append(warnings, p)
 				}
 				return p.Unread

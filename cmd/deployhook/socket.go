@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"deployhook/internal/config"
@@ -36,7 +37,11 @@ func (a *app) client() (*web.Client, error) {
 		// The daemon runs on an earlier text: a file that is being changed must
 		// keep nobody from canceling or rolling back.
 		fmt.Fprintf(a.err, "deployhook: warning: %s has errors now: deployhook check lists them\n", path)
-		return web.Dial(socketIn(text)), nil
+		socket := socketIn(text)
+		if !filepath.IsAbs(socket) {
+			socket = filepath.Join(filepath.Dir(path), socket) // as when the file was good
+		}
+		return web.Dial(socket), nil
 	}
 	return nil, hinted{fmt.Errorf("finding the control socket: %w", err), "name the config of the running daemon with --config, or its socket with DEPLOYHOOK_SERVER_SOCKET"}
 }

@@ -51,6 +51,9 @@ func (c *checker) build(top *node) *deploy.Config {
 		}
 	}
 	env := b.env(top.get("env"))
+	b.relative(top.get("defaults").get("working_dir")) // wrong also while no job has it
+	b.searchPath(top.get("defaults").get("path"))
+	b.shell(top.get("defaults").get("shell"))
 	if p := top.get("pipelines"); p != nil {
 		for _, name := range p.order {
 			b.pipeline(name, p.keys[name], env, top.get("defaults"))
@@ -190,7 +193,7 @@ func (b *builder) job(p *deploy.Pipeline, pipeline *node, name, previous string,
 	j := deploy.Job{
 		Name: name, Title: n.str("name", name), If: expr(n.get("if")), Hosts: b.hosts(n),
 		Timeout:    durationOf(n.get("timeout"), durationOf(defaults.get("timeout"), stepTimeout)),
-		Shell:      n.str("shell", defaults.str("shell", "")),
+		Shell:      b.shell(firstNode(n.get("shell"), defaults.get("shell"))),
 		WorkingDir: b.relative(firstNode(n.get("working_dir"), defaults.get("working_dir"))),
 		Path:       b.searchPath(firstNode(n.get("path"), defaults.get("path"))),
 		Env:        b.env(n.get("env")), OnCrash: deploy.CrashPolicy(n.str("on_crash", "rerun")), Restart: n.str("restart", ""),
@@ -283,6 +286,21 @@ func (b *builder) hosts(n *node) []string {
 	return []string{deploy.Local}
 }
 
+// shell checks what a step's commands are given to. It is split at its spaces,
+// and no shell reads it.
+func (b *builder) shell(n *node) string {
+	if n == nil {
+		return ""
+	}
+	switch {
+	case strings.ContainsAny(n.text, "\"'"):
+		b.bad(n, "quotes have no meaning here: a program and its arguments are wanted, split at spaces, like bash -eo pipefail")
+	case strings.HasPrefix(strings.TrimSpace(n.text), "{0}"):
+		b.bad(n, "{0} is the file with the commands: the program that runs it comes first")
+	}
+	return n.text
+}
+
 // searchPath checks directories for PATH.
 func (b *builder) searchPath(n *node) []string {
 	if n == nil {
@@ -335,7 +353,7 @@ func (b *builder) runs(n *node) {
 func (b *builder) step(n *node) deploy.Step {
 	s := deploy.Step{
 		Run: n.str("run", ""), Env: b.env(n.get("env")), If: expr(n.get("if")), Timeout: durationOf(n.get("timeout"), 0),
-		ContinueOnError: n.str("continue_on_error", "false") == "true", WorkingDir: b.relative(n.get("working_dir")), Shell: n.str("shell", ""),
+		ContinueOnError: n.str("continue_on_error", "false") == "true", WorkingDir: b.relative(n.get("working_dir")), Shell: b.shell(n.get("shell")),
 	}
 	if b.absent(n, "run") {
 		b.bad(n, "run is missing")

@@ -26,6 +26,9 @@ func (p *place) wanted() string {
 	case secretMap:
 		return "a section of variables, like NAME: secret,"
 	case sections:
+		if lastName(p.path) == "steps" {
+			return "a list like - run: make"
+		}
 		return "a list of sections with " + listed(p.item.now(), 4)
 	case texts:
 		return "a text or a list of texts"
@@ -89,16 +92,14 @@ func standsIn(name string) string {
 	var now, later []string
 	for _, k := range table {
 		at := strings.LastIndexByte(k.path, '.')
-		if at < 0 && k.path == name {
-			if !k.later {
-				return "; it stands at the top of the file"
-			}
-			return "; it stands at the top of the file, and is not available in this version"
-		}
-		if at < 0 || k.path[at+1:] != name {
+		if k.path[at+1:] != name {
 			continue
 		}
-		if section := written(k.path[:at]); k.later {
+		section := "the top level"
+		if at >= 0 {
+			section = written(k.path[:at])
+		}
+		if k.later {
 			later = append(later, section)
 		} else {
 			now = append(now, section)
@@ -106,9 +107,9 @@ func standsIn(name string) string {
 	}
 	switch {
 	case len(now) > 0 && len(now) <= 3:
-		return "; it stands in " + strings.Join(now, ", ")
+		return "; it belongs to " + listed(now, 3)
 	case len(now) == 0 && len(later) > 0 && len(later) <= 3:
-		return "; it stands in " + strings.Join(later, ", ") + ", and is not available in this version"
+		return "; it belongs to " + listed(later, 3) + ", and is not available in this version"
 	}
 	return ""
 }

@@ -69,7 +69,7 @@ server: { listen: 8484, log: { level: loud } }
 		`deploy.yaml:4:18: hooks.b.provider: gitlab: not available in this version`,
 		`deploy.yaml:4:41: hooks.b.token.file: this is not an absolute path`,
 		`deploy.yaml:7:17: pipelines.shop.repository: "shop" is not a repository: write it like github.com/acme/shop`,
-		`deploy.yaml:8:5: pipelines.shop.rollout: unknown key; it stands in pipelines.NAME.jobs.NAME, and is not available in this version`,
+		`deploy.yaml:8:5: pipelines.shop.rollout: unknown key; it belongs to pipelines.NAME.jobs.NAME, and is not available in this version`,
 		`deploy.yaml:9:9: pipelines.shop.on.push: branches or tags are wanted: job deploy deploys, and every branch would`,
 		`deploy.yaml:12:17: pipelines.shop.jobs.test.needs: no job "tests"; did you mean "test"?`,
 		`deploy.yaml:13:22: pipelines.shop.jobs.test.working_dir: a relative path is wanted here that does not lead out of the workspace or release, not "../x"`,

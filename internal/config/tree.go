@@ -391,7 +391,7 @@ func once(list []entry, fold func(string) string) *treeError {
 	for _, e := range list {
 		name := fold(e.name)
 		if line, ok := lines[name]; ok {
-			return &treeError{e.line, e.column, fmt.Sprintf("this is written twice; first in line %d", line)}
+			return &treeError{e.line, e.column, fmt.Sprintf("%s is written twice in what << brings; first in line %d", name, line)}
 		}
 		lines[name] = e.line
 	}

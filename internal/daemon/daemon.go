@@ -364,16 +364,26 @@ func (d *daemon) reload(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%w: the config in force stays:\n%w", deploy.ErrRefused, err)
 	}
 	old := d.file.Load()
-	text := fmt.Sprintf("%s is in force: %d pipelines, %d hooks", f.Path, len(f.Deploy.Pipelines), len(f.Deploy.Hooks))
+	text := fmt.Sprintf("%s is in force: %s, %s", f.Path, counted(len(f.Deploy.Pipelines), "pipeline"), counted(len(f.Deploy.Hooks), "hook"))
 	if f.Server != old.Server {
 		text += "; the section server has changed and counts from the next start"
 	}
 	if err := d.use(ctx, f); err != nil {
 		return "", err
 	}
+	for _, w := range f.Warnings {
+		d.log.Warn("config", "err", w.String())
+	}
 	d.log.Info("config reloaded", "pipelines", len(f.Deploy.Pipelines))
 	d.notify(d.status())
 	return text, nil
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // trim removes what is too old, a little at a time.

@@ -10,7 +10,7 @@ import (
 func DidYouMean(name string, names []string) string {
 	best, least := "", (len(name)+2)/3+1
 	for _, n := range names {
-		if d := distance(name, n, least); d < least {
+		if d := distance(name, n, least); d < min(least, max(len(name), len(n))) {
 			best, least = n, d
 		}
 	}
