@@ -106,7 +106,7 @@ func TestJobsAreAChainUnlessTheySayNeeds(t *testing.T) {
 }
 
 func TestEnvKeepsItsLiteralText(t *testing.T) {
-	f := parsed(t, hooksPart+`env: { A: 1.10, B: 0644, C: yes, D: "q\tx", E: 1_000, F: 0x1f, G: 2001-01-01, H: true, I: '', J: .inf, K: 1e3 }
+	f := parsed(t, hooksPart+`env: { A: 1.10, B: 0644, C: yes, D: "q\tx", E: 1_000, F: 0x1f, G: 2001-01-01, H: true, I: '', J: .inf, K: 1e3, N: null, O: ~, P: , Q: 12345678901234567890123, R: -0, S: !!str null, T: 'yes', U: <<, V: off, W: 0o17 }
 pipelines:
   p:
     env:
@@ -116,7 +116,8 @@ pipelines:
       M: ${{ payload.id }}
     jobs: { a: { steps: [ { run: x } ] } }
 `)
-	want := []string{"A=1.10", "B=0644", "C=yes", "D=q\tx", "E=1_000", "F=0x1f", "G=2001-01-01", "H=true", "I=", "J=.inf", "K=1e3", "L=two\nlines\n", "M=${{ payload.id }}"}
+	want := []string{"A=1.10", "B=0644", "C=yes", "D=q\tx", "E=1_000", "F=0x1f", "G=2001-01-01", "H=true", "I=", "J=.inf", "K=1e3",
+		"N=null", "O=~", "P=", "Q=12345678901234567890123", "R=-0", "S=null", "T=yes", "U=<<", "V=off", "W=0o17", "L=two\nlines\n", "M=${{ payload.id }}"}
 	var got []string
 	for _, v := range f.Deploy.Pipelines[0].Env {
 		got = append(got, v.Name+"="+v.Value.Source())
@@ -197,6 +198,30 @@ func TestWarnings(t *testing.T) {
 		f := parsed(t, tt.text)
 		got := slices.DeleteFunc(warningsOf(f), func(w string) bool { return strings.Contains(w, "no pipeline takes") })
 		if len(got) != 1 || !strings.Contains(got[0], tt.want) {
+			t.Errorf("%s\nwarns %q, want %q", tt.text, got, tt.want)
+		}
+	}
+}
+
+// TestWarningsOfWhatDoesNothing also has what is at odds with the section server.
+func TestWarningsOfWhatDoesNothing(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		want []string
+	}{
+		{"{}", []string{"deploy.yaml: there are no pipelines: nothing can run"}},
+		{hooksPart + "pipelines: { p: { jobs: { j: { steps: [ { run: x } ] } } } }\n", []string{"deploy.yaml:1:20: hooks.github: no pipeline takes what comes through this hook"}},
+		{"secrets: { used: { file: /a }, idle: { file: /b } }\npipelines: { p: { jobs: { j: { secrets: { A: used }, steps: [ { run: x } ] } } } }\n",
+			[]string{"deploy.yaml:1:40: secrets.idle: this secret is used nowhere"}},
+		{"server: { limits: { body_memory: 10 MiB } }\npipelines: { p: { jobs: { j: { steps: [ { run: x } ] } } } }\n",
+			[]string{"deploy.yaml:1:34: server.limits.body_memory: a webhook may have 25 MiB: a larger one than this is answered 503 each time"}},
+		{"server: { listen: '0.0.0.0:8484' }\nhooks: { w: { provider: generic, token: { file: /a } } }\npipelines: { p: { on: { hook: { name: w } }, jobs: { j: { steps: [ { run: x } ] } } } }\n",
+			[]string{"deploy.yaml:1:19: server.listen: other machines reach this without TLS, and the token of hook w with it: listen on 127.0.0.1 behind a proxy"}},
+		{"server: { data: /srv/data }\n" + jobText("release: /srv/data/shop\n"),
+			[]string{"deploy.yaml:9:18: pipelines.p.jobs.j.release: /srv/data/shop lies in server.data, which is deployhook's own: keep releases apart from it"}},
+		{"server: { data: /srv/data }\n" + jobText("release: /srv/data2\n"), nil},
+	} {
+		if got := warningsOf(parsed(t, tt.text)); !slices.Equal(got, tt.want) {
 			t.Errorf("%s\nwarns %q, want %q", tt.text, got, tt.want)
 		}
 	}

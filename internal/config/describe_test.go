@@ -95,3 +95,22 @@ pipeline pay
 		}
 	}
 }
+
+func TestDescribeSaysWhichVariableOrFlagDecided(t *testing.T) {
+	t.Setenv("DEPLOYHOOK_SERVER_DATA", "/elsewhere")
+	t.Setenv("DEPLOYHOOK_SERVER_LOG_LEVEL", "debug")
+	f, err := loaded(t, "server: { data: /here }\n", "--server-limits-body-memory=30MB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	Describe(&b, f)
+	for _, want := range []string{
+		"  data      /elsewhere (DEPLOYHOOK_SERVER_DATA)\n", "  log       debug, text (DEPLOYHOOK_SERVER_LOG_LEVEL)\n",
+		"  bodies    at most 30 MB in memory (--server-limits-body-memory)\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no line %q in\n%s", want, b.String())
+		}
+	}
+}

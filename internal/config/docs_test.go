@@ -94,6 +94,89 @@ func TestTableIsWhole(t *testing.T) {
 	}
 }
 
+// designKeys are the keys that the product promises, section by section.
+const designKeys = `
+server: listen dashboard metrics socket agent url data database workers log tls trusted_proxies limits retention shutdown_grace
+server.agent: test deploy
+server.log: level format
+server.limits: body_memory
+secrets.*: environment file credential command
+hooks.*: provider secret token signature allow
+hooks.*.signature: header algorithm encoding prefix
+hosts.*: address user port identity_file jump host_key known_hosts ssh_config keepalive labels
+environments.*: url branches reviewers prevent_self_review wait_timer approval_timeout windows
+environments.*.windows[]: kind schedule duration timezone reason
+defaults: shell timeout working_dir path
+pipelines.*: repository clone_url auth hook on branch depth if env cache concurrency reconcile notify jobs
+pipelines.*.auth: ssh_key known_hosts token username
+pipelines.*.concurrency: group queue cancel_in_progress
+pipelines.*.on: push schedule manual hook workflow_run release pipeline
+pipelines.*.on.push: branches branches_ignore tags tags_ignore paths paths_ignore
+pipelines.*.on.schedule[]: cron timezone
+pipelines.*.on.manual: inputs
+pipelines.*.on.manual.inputs.*: description required default type options
+pipelines.*.on.hook: name if
+pipelines.*.on.workflow_run: workflows branches
+pipelines.*.on.pipeline: name
+pipelines.*.jobs.*: name needs if host hosts env secrets timeout shell working_dir environment concurrency on_crash limits artifacts steps release restart healthcheck rollout before after on_rollback
+pipelines.*.jobs.*.concurrency: group
+pipelines.*.jobs.*.limits: memory cpu pids
+pipelines.*.jobs.*.steps[]: name run env if timeout retry continue_on_error once working_dir shell detach
+pipelines.*.jobs.*.steps[].retry: limit delay factor
+pipelines.*.jobs.*.release: path strategy subdir overwrite keep keep_failed shared copy
+pipelines.*.jobs.*.release.shared: dirs files
+pipelines.*.jobs.*.healthcheck: http expect run tcp unit start_period interval timeout retries
+pipelines.*.jobs.*.healthcheck.expect: status body
+pipelines.*.jobs.*.rollout: parallelism delay monitor failure_action
+notify[]: name webhook slack discord telegram email status on if text secret retry allow_private
+notify[].retry: limit delay factor
+pipelines.*.notify[]: name webhook slack discord telegram email status on if text secret retry allow_private
+targets.*: url events secret
+`
+
+// laterKeys are those whose part is not in this version.
+const laterKeys = `
+server.dashboard server.metrics server.tls server.trusted_proxies server.retention hooks.*.signature hooks.*.allow hosts environments notify targets
+pipelines.*.on.schedule pipelines.*.on.manual pipelines.*.on.workflow_run pipelines.*.on.release pipelines.*.on.pipeline pipelines.*.cache
+pipelines.*.concurrency.group pipelines.*.concurrency.cancel_in_progress pipelines.*.reconcile pipelines.*.notify pipelines.*.jobs.*.environment
+pipelines.*.jobs.*.limits pipelines.*.jobs.*.artifacts pipelines.*.jobs.*.healthcheck pipelines.*.jobs.*.rollout pipelines.*.jobs.*.before
+pipelines.*.jobs.*.after pipelines.*.jobs.*.on_rollback pipelines.*.jobs.*.release.subdir pipelines.*.jobs.*.release.overwrite
+pipelines.*.jobs.*.release.copy pipelines.*.jobs.*.steps[].once pipelines.*.jobs.*.steps[].detach
+`
+
+func TestTableHasEveryPromisedKey(t *testing.T) {
+	has := map[string]key{}
+	for _, k := range table {
+		has[k.path] = k
+	}
+	want := map[string]bool{"server": true, "secrets": true, "hooks": true, "hosts": true, "environments": true, "env": true, "defaults": true, "pipelines": true, "notify": true, "targets": true}
+	for line := range strings.Lines(strings.TrimSpace(designKeys)) {
+		section, keys, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		for _, k := range strings.Fields(keys) {
+			want[section+"."+k] = true
+		}
+	}
+	for path := range want {
+		if _, ok := has[path]; !ok {
+			t.Errorf("the table has no %s", path)
+		}
+	}
+	later := strings.Fields(laterKeys)
+	for _, k := range table {
+		below := slices.ContainsFunc(later, func(l string) bool {
+			return k.path == l || strings.HasPrefix(k.path, l+".") || strings.HasPrefix(k.path, l+"[")
+		})
+		if k.later != below {
+			t.Errorf("%s: not in this version is %v, want %v", k.path, k.later, below)
+		}
+		if _, ok := ranges[k.path]; ok == k.later || k.kind == number && !ok && !k.later {
+			if k.kind == number {
+				t.Errorf("%s: a whole number has its bounds when its part is there", k.path)
+			}
+		}
+	}
+}
+
 var yamlBlock = regexp.MustCompile("(?ms)^( *)```ya?ml\n(.*?)^ *```")
 
 // TestYAMLInDocsIsGood reads every block of YAML in the pages that begins with

@@ -53,8 +53,8 @@ Every key of deploy.yaml, made from the table that also reads the file
   all errors of a file at once, and what was understood; ` + "`deployhook schema`" + ` prints a JSON
   schema, with which editors complete keys.
 - ` + "`<<`" + ` takes over the keys of another section, but not among jobs: their order counts.
-- Values of ` + "`env`" + ` keep their literal text: ` + "`1.10`, `0644`, `yes`" + `. ` + "`${{ }}`" + ` stands in them
-  and nowhere else.
+- Values of ` + "`env`" + ` keep their literal text: ` + "`1.10`, `0644`, `yes`, `null`" + `. ` + "`${{ }}`" + ` stands in
+  them and nowhere else.
 - A duration is ` + "`90s`, `30m`, `1h30m`" + `; a size ` + "`64 MiB`" + `.
 - Bounds: 1 MiB, 50,000 words and signs, 64 levels, 50,000 values with aliases counted as
   often as they are used.

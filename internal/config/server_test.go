@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +81,140 @@ func TestEveryServerKeyHasItsVariableAndFlag(t *testing.T) {
 	}
 }
 
+// TestEveryServerKeyIsOverruledInOrder gives each key a value by file, variable
+// and flag, takes them away one by one, and looks at what counts.
+func TestEveryServerKeyIsOverruledInOrder(t *testing.T) {
+	for key, v := range map[string]struct{ file, variable, flag, want, wantVariable, wantFlag string }{
+		"listen":             {"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"},
+		"socket":             {"/a/s", "/b/s", "/c/s", "/a/s", "/b/s", "/c/s"},
+		"url":                {"https://a.example", "https://b.example", "https://c.example", "https://a.example", "https://b.example", "https://c.example"},
+		"data":               {"/a", "/b", "/c", "/a", "/b", "/c"},
+		"workers":            {"7", "8", "9", "7", "8", "9"},
+		"log.level":          {"debug", "warn", "error", "debug", "warn", "error"},
+		"log.format":         {"json", "text", "json", "json", "text", "json"},
+		"limits.body_memory": {"30 MiB", "31 MiB", "32 MiB", "31457280", "32505856", "33554432"},
+		"shutdown_grace":     {"1s", "2s", "3s", "1s", "2s", "3s"},
+		"agent.test":         {"spawn", "spawn", "spawn", "spawn", "spawn", "spawn"},
+		"agent.deploy":       {"spawn", "spawn", "spawn", "spawn", "spawn", "spawn"},
+		"database":           {"''", "", "", "", "", ""},
+	} {
+		t.Run(key, func(t *testing.T) {
+			is := func(s Server) string {
+				return map[string]string{
+					"listen": s.Listen, "socket": s.Socket, "url": s.URL, "data": s.Data, "workers": strconv.Itoa(s.Workers),
+					"log.level": s.LogLevel, "log.format": s.LogFormat, "limits.body_memory": strconv.FormatInt(s.BodyMemory, 10),
+					"shutdown_grace": s.ShutdownGrace.String(), "agent.test": "spawn", "agent.deploy": "spawn",
+				}[key]
+			}
+			text := "server: { " + strings.ReplaceAll(key, ".", ": { ") + ": " + v.file + strings.Repeat(" }", strings.Count(key, ".")) + " }\n"
+			check := func(what, text, want string, args ...string) {
+				t.Helper()
+				f, err := loaded(t, text, args...)
+				if err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+				if got := is(f.Server); got != want {
+					t.Errorf("%s: %q counts, want %q", what, got, want)
+				}
+			}
+			check("the default", "{}", is(parsed(t, "{}").Server))
+			check("the file", text, v.want)
+			t.Setenv(variableOf(key), v.variable)
+			check("the variable", text, v.wantVariable)
+			check("the variable alone", "{}", v.wantVariable)
+			check("the flag", text, v.wantFlag, "--"+flagOf(key), v.flag)
+			check("the flag alone", "{}", v.wantFlag, "--"+flagOf(key)+"="+v.flag)
+		})
+	}
+	known := 0
+	for _, k := range serverKeys() {
+		if !k.later {
+			known++
+		}
+	}
+	if known != 12 {
+		t.Errorf("the table has %d server keys, and this test 12", known)
+	}
+}
+
+func TestLaterServerKeysAreRefusedByNameWhereverTheyCome(t *testing.T) {
+	n := 0
+	for _, k := range serverKeys() {
+		if !k.later {
+			continue
+		}
+		n++
+		t.Run(k.path, func(t *testing.T) {
+			_, err := loaded(t, "{}", "--"+flagOf(k.path)+"=x")
+			if want := "--" + flagOf(k.path) + ": not available in this version"; err == nil || err.Error() != want {
+				t.Errorf("the flag: %v, want %s", err, want)
+			}
+			t.Setenv(variableOf(k.path), "x")
+			_, err = loaded(t, "{}")
+			if want := variableOf(k.path) + ": not available in this version"; err == nil || err.Error() != want {
+				t.Errorf("the variable: %v, want %s", err, want)
+			}
+		})
+	}
+	if n < 5 {
+		t.Errorf("%d later keys", n)
+	}
+}
+
+func TestPathsInTheFileBeginAtItsDirectory(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "deploy.yaml")
+	if err := os.WriteFile(path, []byte("server: { socket: run/control.sock, data: ./data }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := t.TempDir()
+	t.Chdir(elsewhere)
+	f, err := Load(path, nil)
+	if err != nil || f.Server.Socket != filepath.Join(dir, "run/control.sock") || f.Server.Data != filepath.Join(dir, "data") {
+		t.Errorf("%+v, %v", f, err)
+	}
+	t.Setenv("DEPLOYHOOK_SERVER_DATA", "mine")
+	f, err = Load(path, nil)
+	if err != nil || f.Server.Data != filepath.Join(elsewhere, "mine") {
+		t.Errorf("a variable's path: %+v, %v", f, err)
+	}
+}
+
+func TestVariablesThatMeanNothingAreNamed(t *testing.T) {
+	t.Setenv("DEPLOYHOOK_SERVER_WORKRES", "3")
+	f, err := loaded(t, smallest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `DEPLOYHOOK_SERVER_WORKRES: the section server has no such key; did you mean "DEPLOYHOOK_SERVER_WORKERS"?`
+	if got := warningsOf(f); !slices.Contains(got, want) {
+		t.Errorf("%q, want %s", got, want)
+	}
+}
+
+func TestAddressesOfTheServerAreChecked(t *testing.T) {
+	for text, good := range map[string]bool{
+		"127.0.0.1:8484": true, "localhost:1": true, ":8484": true, "[::1]:8484": true, "0.0.0.0:80": true, "127.0.0.1:0": true, "web-1.example.com:65535": true,
+		"8484": false, "localhost": false, "127.0.0.1:99999": false, "127.0.0.1:-1": false, "127.0.0.1:http": false, "127.0.0.1:": false, "unix:/x": false, "300.1.1.1:1": false,
+		"127.1:80": false, "::1:80": false, "a b:80": false, "https://x:80": false, "127.0.0.1:080": false,
+	} {
+		if listenAddress(text) != good {
+			t.Errorf("%s: good is %v", text, !good)
+		}
+	}
+	for text, good := range map[string]bool{
+		"": true, "https://deploy.example.com": true, "http://127.0.0.1:8484": true, "https://example.com/deploy/": true, "HTTPS://example.com": true,
+		"deploy.example.com": false, "https://": false, "https:///x": false, "ftp://x": false, "https://a b": false, "https://x/?a=b": false, "https://x/#a": false, "https://me:pw@x": false,
+	} {
+		if (badURL(text) == "") != good {
+			t.Errorf("%s: good is %v", text, !good)
+		}
+		if strings.Contains(badURL(text), "pw") {
+			t.Errorf("the password is in %q", badURL(text))
+		}
+	}
+}
+
 func TestErrorsOfVariablesAndFlagsNameThem(t *testing.T) {
 	for _, tt := range []struct{ variable, value, flag, want string }{
 		{"DEPLOYHOOK_SERVER_WORKERS", "many", "", `DEPLOYHOOK_SERVER_WORKERS: a whole number from 1 to 1000 is wanted here, not "many"`},
@@ -91,6 +227,10 @@ func TestErrorsOfVariablesAndFlagsNameThem(t *testing.T) {
 		{"", "", "--server-listen=8484", `--server-listen: an address is wanted here, like 127.0.0.1:8484, not "8484"`},
 		{"", "", "--server-limits-body-memory=x", `--server-limits-body-memory: a size is wanted here`},
 		{"", "", "--server-socket=/" + strings.Repeat("x", 107), "--server-socket: the path of a socket has at most 107 bytes, this one 108"},
+		{"", "", "--server-data=", "--server-data: this is empty: fill it in, or leave the flag out"},
+		{"", "", "--server-socket=~/s", "--server-socket: ~ stands for no home directory here"},
+		{"", "", "--server-limits-body-memory=1", "--server-limits-body-memory: at least 1 MiB is wanted here"},
+		{"", "", "--server-agent-test=/run/a.sock", "--server-agent-test: /run/a.sock: not available in this version"},
 		{"", "", "--server-url=deploy.example.com", "--server-url: an address is wanted here"},
 	} {
 		t.Run(tt.want, func(t *testing.T) {

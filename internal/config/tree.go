@@ -245,6 +245,9 @@ func (t *treeReader) read(n ast.Node, depth int) (*value, error) {
 	switch n := n.(type) {
 	case *ast.NullNode:
 		v.null = true
+		if t := n.GetToken(); t != nil && t.Type != token.ImplicitNullType {
+			v.text = t.Value // where values keep their literal text, null does too
+		}
 	case *ast.StringNode:
 		v.scalar, v.text = true, n.Value
 		v.quoted = n.Token.Type == token.SingleQuoteType || n.Token.Type == token.DoubleQuoteType
@@ -290,7 +293,11 @@ func (t *treeReader) read(n ast.Node, depth int) (*value, error) {
 		}
 		return x, nil
 	case *ast.TagNode:
-		return t.read(n.Value, depth+1)
+		x, err := t.read(n.Value, depth+1)
+		if err == nil && x.null && n.GetToken().Value == "!!str" {
+			x.null, x.scalar = false, true
+		}
+		return x, err
 	default:
 		return nil, &treeError{v.line, v.column, "this has no place in deploy.yaml"}
 	}
