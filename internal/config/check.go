@@ -302,6 +302,9 @@ func (c *checker) scalar(n *node, p *place) *node {
 			return nil
 		}
 	case text, textOrMap:
+		if p.kind == textOrMap {
+			n.text = strings.TrimRight(v.text, "\n")
+		}
 		if !slices.Contains(commands, lastName(p.path)) && !c.literal(v, n.path) {
 			return nil
 		}
