@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +23,9 @@ func (a *app) serveCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := daemon.Run(c.Context(), daemon.Options{Config: config.Find(a.config), Flags: c.Flags(), Version: version, Stderr: a.err})
 			var p config.Problems
+			if errors.As(err, &p) && !slices.ContainsFunc(p, func(x config.Problem) bool { return !strings.HasPrefix(x.File, "--") }) {
+				return misuse{err} // of flags alone
+			}
 			if errors.As(err, &p) {
 				return hinted{fmt.Errorf("the config is wrong:\n%w", err), "deployhook check shows the same without starting anything"}
 			}

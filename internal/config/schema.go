@@ -60,11 +60,16 @@ func schemaOf(p *place) map[string]any {
 	case names:
 		s["type"], s["propertyNames"] = "object", map[string]any{"pattern": namePattern}
 		s["additionalProperties"] = schemaOf(p.any)
+		if p.path != "pipelines.*.jobs" {
+			takeOver(s, namePattern)
+		}
 	case variables:
-		s["type"], s["propertyNames"] = "object", map[string]any{"pattern": variablePattern}
+		takeOver(s, variablePattern)
+		s["type"] = "object"
 		s["additionalProperties"] = map[string]any{"type": append([]string{"null"}, scalars...)}
 	case secretMap:
-		s["type"], s["propertyNames"] = "object", map[string]any{"pattern": variablePattern}
+		takeOver(s, variablePattern)
+		s["type"] = "object"
 		s["additionalProperties"] = aSecret
 	case secret:
 		s["anyOf"] = aSecret["anyOf"]
@@ -101,11 +106,17 @@ func schemaOf(p *place) map[string]any {
 	return s
 }
 
+// takeOver lets << stand among names of the user's: editors see it as a key.
+func takeOver(s map[string]any, pattern string) {
+	s["propertyNames"] = map[string]any{"pattern": pattern + "|^<<$"}
+	s["patternProperties"] = map[string]any{"^<<$": map[string]any{}}
+}
+
 // schemaKeys describes the keys of a section. With - for _ they are accepted
 // too, but not offered.
 func schemaKeys(s map[string]any, p *place, types ...string) {
 	props := map[string]any{}
-	patterns := map[string]any{"^x-": map[string]any{}}
+	patterns := map[string]any{"^x-": map[string]any{}, "^<<$": map[string]any{}}
 	for _, name := range p.order {
 		c := p.children[name]
 		if c.later {

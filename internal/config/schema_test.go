@@ -58,6 +58,20 @@ func TestSchemaTakesWhatTheReaderTakes(t *testing.T) {
 	}
 }
 
+// TestSchemaTakesMergeKeysAsTheyStand is for editors that leave << where it is.
+func TestSchemaTakesMergeKeysAsTheyStand(t *testing.T) {
+	for _, text := range []string{
+		"env: { '<<': { A: b }, B: c }", "pipelines: { '<<': {}, p: { '<<': {}, jobs: { j: { '<<': {}, secrets: { '<<': {} }, steps: [ { '<<': {}, run: x } ] } } } }",
+	} {
+		if p := againstSchema(t, text); len(p) > 0 {
+			t.Errorf("the schema refuses\n%s\n%s", text, strings.Join(p, "\n"))
+		}
+	}
+	if p := againstSchema(t, "pipelines: { p: { jobs: { '<<': {} } } }"); len(p) == 0 {
+		t.Error("the schema takes << among jobs")
+	}
+}
+
 func TestSchemaRefusesWhatTheReaderRefuses(t *testing.T) {
 	for _, text := range []string{
 		"hoks: {}", "hooks: []", "hooks: { 'a b': {} }", "hooks: { a: { provider: gitlab } }", "notify: []",
