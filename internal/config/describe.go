@@ -153,6 +153,12 @@ func (d *describer) pipeline(p *deploy.Pipeline) {
 	if p.Repository != "" {
 		d.line("commits", p.Repository)
 		d.line("from", p.CloneURL, at+".clone_url")
+		if k := p.Auth.SSHKey; k != nil {
+			d.line("key", sourceText(*k))
+		}
+		if k := p.Auth.Token; k != nil {
+			d.line("token", sourceText(*k))
+		}
 		branch := p.Branch
 		if branch == "" {
 			branch = "the repository's"
@@ -184,6 +190,9 @@ func (d *describer) job(at string, j *deploy.Job) {
 	}
 	fmt.Fprintf(d.w, "  job %s (%s)\n", j.Name, kind)
 	d.indent = "    "
+	if j.Title != j.Name {
+		d.line("name", j.Title)
+	}
 	after := "nothing: it starts at once"
 	if len(j.Needs) > 0 {
 		after = strings.Join(j.Needs, ", ")
@@ -199,6 +208,8 @@ func (d *describer) job(at string, j *deploy.Job) {
 		shell = "bash -eo pipefail, else sh -e"
 	}
 	d.line("shell", shell, at+".shell", "defaults.shell")
+	d.line("in", j.WorkingDir)
+	d.line("path", strings.Join(j.Path, ":"))
 	for _, v := range j.Secrets {
 		d.line("secret", v.Name+" "+sourceText(v.Secret))
 	}
@@ -214,7 +225,7 @@ func (d *describer) job(at string, j *deploy.Job) {
 	}
 	d.line("crash", map[deploy.CrashPolicy]string{deploy.CrashRerun: "rerun", deploy.CrashStop: "stop"}[j.OnCrash], at+".on_crash")
 	for i := range j.Steps {
-		d.line("step", firstLine(j.Steps[i].Name))
+		d.line("step", stepLine(&j.Steps[i]))
 	}
 	if j.Deploys() {
 		restart := firstLine(j.Restart)
@@ -223,6 +234,33 @@ func (d *describer) job(at string, j *deploy.Job) {
 		}
 		d.line("restart", restart, at+".restart")
 	}
+}
+
+// stepLine is a step's name and what is special about it.
+func stepLine(s *deploy.Step) string {
+	var notes []string
+	if s.If != nil {
+		notes = append(notes, "if "+s.If.Source())
+	}
+	if s.WorkingDir != "" {
+		notes = append(notes, "in "+s.WorkingDir)
+	}
+	if s.Timeout > 0 {
+		notes = append(notes, "timeout "+span(s.Timeout))
+	}
+	if n := s.Retry.Limit; n == 1 {
+		notes = append(notes, "tried once more")
+	} else if n > 1 {
+		notes = append(notes, fmt.Sprintf("tried %d times more", n))
+	}
+	if s.ContinueOnError {
+		notes = append(notes, "may fail")
+	}
+	text := firstLine(s.Name)
+	if len(notes) > 0 {
+		text += " (" + strings.Join(notes, "; ") + ")"
+	}
+	return text
 }
 
 // started says in words what starts a pipeline.

@@ -19,7 +19,7 @@ pipelines:
     on: { push: { branches: [main, "release/**"] } }
     if: message contains "[deploy]"
     jobs:
-      test: { steps: [ { run: "make test\nmake lint\n" } ] }
+      test: { name: All tests, working_dir: app, path: [/opt/go/bin], steps: [ { run: "make test\nmake lint\n" }, { run: make lint, if: success(), working_dir: x, timeout: 10m, retry: { limit: 2 }, continue_on_error: true } ] }
       deploy:
         needs: test
         secrets: { TOKEN: { file: /etc/token } }
@@ -56,12 +56,17 @@ pipeline shop
   queue     latest: of several pushes to one ref the newest is deployed
             (default)
   job test (test)
+    name      All tests
     after     nothing: it starts at once (default)
     host      local (default)
     timeout   10m a step
     shell     bash -eo pipefail, else sh -e (default)
+    in        app
+    path      /opt/go/bin
     crash     rerun (default)
     step      make test
+    step      make lint (if success(); in x; timeout 10m; tried 2 times more;
+              may fail)
   job deploy (deploy)
     after     test
     host      local (default)

@@ -221,7 +221,7 @@ var table = []key{
 	{"pipelines.*.jobs", names, "", nil, false, "Jobs, a chain in the order written: each needs the one before it, unless it says `needs`."},
 
 	{"pipelines.*.jobs.*", section, "", nil, false, "A test job, or with `release` a deploy job."},
-	{"pipelines.*.jobs.*.name", line, "", nil, false, "Its name in lists."},
+	{"pipelines.*.jobs.*.name", line, "", nil, false, "A title for people, shown by `deployhook check`; everywhere else a job is known by its key."},
 	{"pipelines.*.jobs.*.needs", texts, "(the job before it)", nil, false, "Jobs that must have succeeded; `[]` starts at once."},
 	{"pipelines.*.jobs.*.if", expression, "success()", nil, false, "Whether it runs."},
 	{"pipelines.*.jobs.*.host", line, "local", nil, false, "Where it runs; only `local` in this version."},
