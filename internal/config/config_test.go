@@ -176,6 +176,8 @@ func TestRepositoriesAreReachedAsWritten(t *testing.T) {
 		{"repository: git@git.example.com:a/b.git\n" + key, "git.example.com/a/b", "git@git.example.com:a/b.git"},
 		{"repository: ssh://git@git.example.com:2222/a/b.git\n" + key, "git.example.com/a/b", "ssh://git@git.example.com:2222/a/b.git"},
 		{"repository: localhost:3000/a/b\n", "localhost/a/b", "https://localhost:3000/a/b.git"},
+		{"repository: 'https://[::1]:3000/a/b'\n", "::1/a/b", "https://[::1]:3000/a/b"},
+		{"repository: gitlab.com/group/sub/project\n", "gitlab.com/group/sub/project", "https://gitlab.com/group/sub/project.git"},
 		{"repository: http://127.0.0.1:3000/a/b\n", "127.0.0.1/a/b", "http://127.0.0.1:3000/a/b"},
 		{"repository: dev.azure.com/ORG/P/_git/R\n", "dev.azure.com/org/p/_git/r", "https://dev.azure.com/ORG/P/_git/R"},
 		{"repository: github.com/acme/shop\nclone_url: /srv/git/shop.git\n", "github.com/acme/shop", "/srv/git/shop.git"},

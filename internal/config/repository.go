@@ -153,6 +153,9 @@ func checkAddress(text string) error {
 	return nil
 }
 
+// twoParts are forges whose repositories have an owner and a name, no more.
+var twoParts = map[string]bool{"github.com": true, "bitbucket.org": true, "codeberg.org": true}
+
 // repositoryOf gives the identity and the address of a repository as written.
 // The identity is host and path, as the forge's web address has them.
 func repositoryOf(text string, overSSH bool) (id, address string, err error) {
@@ -160,10 +163,16 @@ func repositoryOf(text string, overSSH bool) (id, address string, err error) {
 	if path.IsAbs(text) || strings.HasPrefix(text, "file:") {
 		return "", "", errors.New("this is how deliveries name the repository, like github.com/acme/shop; a path stands in clone_url")
 	}
-	host, repo, address := "", "", text
+	host, name, repo, address := "", "", "", text
 	switch {
 	case bare:
 		host, repo, _ = strings.Cut(text, "/")
+		name = host
+		if before, port, ok := strings.Cut(host, ":"); ok {
+			if name = before; strings.Trim(port, "0123456789") != "" || port == "" {
+				name = "" // git@ is missing before it
+			}
+		}
 	case strings.Contains(text, "://"):
 		if err := checkAddress(text); err != nil {
 			return "", "", err
@@ -173,22 +182,29 @@ func repositoryOf(text string, overSSH bool) (id, address string, err error) {
 			return "", "", errors.New("this address cannot be read")
 		}
 		host, repo = u.Host, u.Path
+		name = u.Hostname()
 	default:
 		if err := checkAddress(text); err != nil {
 			return "", "", err
 		}
 		_, rest, _ := strings.Cut(text, "@")
 		host, repo, _ = strings.Cut(rest, ":")
+		name = host
 	}
-	name, _, _ := strings.Cut(host, ":")
 	repo = strings.TrimSuffix(strings.Trim(repo, "/"), ".git")
 	bad := strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`?#\*"'<>|`, r) })
-	if bad || name == "" || repo == "" || strings.HasPrefix(name, "-") || bare && !strings.ContainsAny(host, ".:") && host != "localhost" {
+	bad = bad || path.Clean("/"+repo) != "/"+repo || strings.Trim(name, ".") == "" || strings.HasPrefix(name, "-")
+	if bad || repo == "" || bare && !strings.ContainsAny(host, ".:") && host != "localhost" {
 		hint := ""
-		if bare && !bad && strings.Count(text, "/") == 1 && name != "" && repo != "" && !strings.Contains(name, ".") {
+		if at, rest, ok := strings.Cut(text, ":"); bare && ok && strings.Contains(at, ".") && !strings.Contains(at, "/") {
+			hint = fmt.Sprintf("; did you mean %q?", short(at+"/"+strings.TrimSuffix(rest, ".git")))
+		} else if bare && !bad && strings.Count(text, "/") == 1 && repo != "" && !strings.Contains(name, ".") {
 			hint = fmt.Sprintf("; did you mean %q?", short("github.com/"+text))
 		}
 		return "", "", fmt.Errorf("%q is not a repository: write it like github.com/acme/shop%s", short(text), hint)
+	}
+	if two := twoParts[strings.ToLower(name)]; two && strings.Count(repo, "/") != 1 {
+		return "", "", fmt.Errorf("%q is not a repository: on %s it has an owner and a name, like %s/acme/shop", short(text), name, name)
 	}
 	switch {
 	case bare && overSSH:

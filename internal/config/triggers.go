@@ -1,8 +1,11 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
 
 	"deployhook/internal/deploy"
 )
@@ -80,6 +83,8 @@ func (b *builder) push(push *node) *deploy.PushTrigger {
 		for i, g := range *l.list {
 			if err := deploy.ValidGlob(g); err != nil {
 				b.bad(k.items[i], "%v", err)
+			} else if why := neverMatches(l.key, strings.TrimPrefix(g, "!")); why != "" {
+				b.bad(k.items[i], "pattern %q matches nothing: %s", short(g), why)
 			}
 		}
 		takesBack := func(g string) bool { return strings.HasPrefix(g, "!") }
@@ -91,6 +96,21 @@ func (b *builder) push(push *node) *deploy.PushTrigger {
 		}
 	}
 	return t
+}
+
+// neverMatches says why a pattern can match no branch, tag or path; empty = it
+// may.
+func neverMatches(key, pattern string) string {
+	paths := strings.HasPrefix(key, "paths")
+	switch {
+	case !paths && (strings.HasPrefix(pattern, "refs/heads/") || strings.HasPrefix(pattern, "refs/tags/")):
+		return "the name alone is wanted, without refs/heads/ or refs/tags/"
+	case paths && (strings.HasPrefix(pattern, "/") || strings.HasPrefix(pattern, "./")):
+		return "paths begin at the repository's root, without / or ./ before them"
+	case paths && strings.HasSuffix(pattern, "/"):
+		return fmt.Sprintf("paths are those of files; write %q", short(pattern+"**"))
+	}
+	return ""
 }
 
 // hookName checks the name of a hook; "" when none is written.
@@ -145,8 +165,7 @@ func (b *builder) branch(n *node) string {
 	switch {
 	case strings.HasPrefix(s, "refs/heads/"):
 		b.bad(n, "the name alone is wanted here: %q", short(strings.TrimPrefix(s, "refs/heads/")))
-	case s == "" || strings.HasPrefix(s, "-") || strings.HasPrefix(s, "/") || strings.HasSuffix(s, "/") || strings.HasSuffix(s, ".lock") ||
-		strings.Contains(s, "..") || strings.Contains(s, "@{") || strings.ContainsAny(s, " ~^:?*[\\\x7f") || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' }):
+	case s == "HEAD" || strings.HasPrefix(s, "refs/") || strings.HasPrefix(s, "-") || plumbing.NewBranchReferenceName(s).Validate() != nil:
 		b.bad(n, "%q is not the name of a branch", short(s))
 	}
 	return s
