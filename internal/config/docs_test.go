@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"deployhook/internal/deploy"
 )
 
 const top = "../.."
@@ -68,6 +70,52 @@ func TestReferenceIsThePageInDocs(t *testing.T) {
 		if n := bytes.Count(b, []byte("| `"+written(k.path)+"` |")); n != 1 {
 			t.Errorf("%s stands %d times in the reference", k.path, n)
 		}
+	}
+}
+
+func TestReferenceHasEveryWordOfExpressions(t *testing.T) {
+	has := map[string]bool{}
+	for _, w := range expressionWords {
+		name, _, call := strings.Cut(w.name, "(")
+		name, _, _ = strings.Cut(name, ".")
+		has[name] = true
+		src := w.name
+		if !call {
+			src += " == nil"
+		}
+		if _, err := deploy.CompileExpr(src); err != nil {
+			t.Errorf("%s: %v", w.name, err)
+		}
+	}
+	names, functions := deploy.Words()
+	for _, name := range append(names, functions...) {
+		if !has[name] {
+			t.Errorf("the reference has no %s", name)
+		}
+	}
+	if want := len(names) + len(functions); len(has) != want {
+		t.Errorf("the reference has %d words, and expressions %d", len(has), want)
+	}
+}
+
+// TestReferenceHasEveryVariableOfSteps looks at where they are made.
+func TestReferenceHasEveryVariableOfSteps(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(top, "internal", "pipeline", "steps.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := map[string]bool{"PAYLOAD_FILE": bytes.Contains(b, []byte(`"DEPLOYHOOK_PAYLOAD_FILE"`))}
+	for _, m := range regexp.MustCompile(`\badd\("([A-Z_]+)"`).FindAllSubmatch(b, -1) {
+		made[string(m[1])] = true
+	}
+	for _, w := range stepVariables {
+		if !made[w.name] {
+			t.Errorf("steps have no DEPLOYHOOK_%s", w.name)
+		}
+		delete(made, w.name)
+	}
+	for name := range made {
+		t.Errorf("the reference has no DEPLOYHOOK_%s", name)
 	}
 }
 

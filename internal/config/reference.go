@@ -30,6 +30,7 @@ func Reference() []byte {
 			}
 		}
 	}
+	writeLanguage(&b)
 	b.WriteString("\n## Later\n\nThese keys are known and refused by name, `not available in this version`: they are never\naccepted and ignored. So are `provider: gitlab, gitea, forgejo, gogs, bitbucket, azure, standard`\nand `stripe`, a generic hook with a `secret`, a list of secrets, `strategy: in_place`, and\n`database: postgres://`.\n\n| key | meaning |\n|---|---|\n")
 	for _, k := range table {
 		if k.later {
@@ -54,7 +55,7 @@ Every key of deploy.yaml, made from the table that also reads the file
   schema, with which editors complete keys.
 - ` + "`<<`" + ` takes over the keys of another section, but not among jobs: their order counts.
 - Values of ` + "`env`" + ` keep their literal text: ` + "`1.10`, `0644`, `yes`, `null`" + `. ` + "`${{ }}`" + ` stands in
-  them and nowhere else.
+  them and nowhere else; see [expressions](#expressions).
 - A duration is ` + "`90s`, `30m`, `1h30m`" + `; a size ` + "`64 MiB`" + `.
 - Bounds: 1 MiB, 50,000 words and signs, 64 levels, 50,000 values with aliases counted as
   often as they are used.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/expr-lang/expr"
@@ -57,6 +58,11 @@ var exprNames = []string{
 var textNames = []string{"event", "branch", "tag", "sha", "ref", "before", "actor", "repo", "message", "job", "environment"}
 
 var exprFunctions = []string{"success", "failure", "always", "canceled", "changed"}
+
+// Words are the names and the functions that expressions have.
+func Words() (names, functions []string) {
+	return slices.Clone(exprNames), slices.Clone(exprFunctions)
+}
 
 // exprBuiltins are those of the library that neither loop nor allocate much.
 var exprBuiltins = []string{"len", "lower", "upper", "trim", "int", "float", "string"}
