@@ -81,14 +81,15 @@ func CompileExpr(src string) (*Expr, error) {
 	if strings.Contains(src, "${{") {
 		return nil, errors.New("an if is a bare expression: leave out ${{ and }}")
 	}
-	names := &nameVisitor{names: map[string]bool{}, bare: map[*ast.Node]bool{}}
+	names := &nameVisitor{names: map[string]bool{}, bare: map[*ast.Node]string{}}
 	opts := []expr.Option{
 		expr.Env(exprEnv()), expr.MaxNodes(exprNodes), expr.DisableAllBuiltins(),
 		expr.Patch(names), expr.Patch(memberPatch{}), expr.Function(getFunction, get),
 	}
-	for name, fn := range textOperators {
-		opts = append(opts, expr.Function("__"+name, func(args ...any) (any, error) { return fn(args[0], args[1]) }))
+	for name, fn := range operators {
+		opts = append(opts, expr.Function("__"+name, fn.call))
 	}
+	opts = append(opts, expr.Function(truthFunction, func(args ...any) (any, error) { return truth(args[0]), nil }))
 	for _, b := range exprBuiltins {
 		opts = append(opts, expr.EnableBuiltin(b))
 	}
@@ -127,28 +128,25 @@ func (e *Expr) Eval(s *Scope) (ok bool, why string) {
 	if err != nil {
 		return false, err.Error()
 	}
-	switch v := v.(type) {
-	case nil:
-		return false, ""
-	case bool:
-		return v, ""
-	case string:
-		return v != "", ""
-	case int:
-		return v != 0, ""
-	case float64:
-		return v != 0, ""
-	}
-	return true, ""
+	return truth(v), ""
 }
 
 func (e *Expr) value(s *Scope) (any, error) {
 	v, err := expr.Run(e.program, s.env())
-	if err != nil {
-		return nil, firstLine(err)
+	var ours *operandError
+	switch {
+	case errors.As(err, &ours):
+		return nil, ours
+	case err != nil:
+		// The library does not say which path it was: the expression does.
+		text := strings.ReplaceAll(place.ReplaceAllString(firstLine(err).Error(), ""), "<nil>", "null")
+		return nil, fmt.Errorf("%s: %s", clip(strings.TrimSpace(e.source)), text)
 	}
 	return v, nil
 }
+
+// place is where the library says that an error is: line and column.
+var place = regexp.MustCompile(` \(\d+:\d+\)$`)
 
 // env is the scope by the names of the language.
 func (s *Scope) env() map[string]any {
@@ -206,13 +204,13 @@ func get(args ...any) (any, error) {
 	case map[string]any:
 		key, ok := args[1].(string)
 		if !ok {
-			return nil, fmt.Errorf("%s is an object: its keys are strings", path)
+			return nil, badOperand("%s is an object: its keys are strings", path)
 		}
 		return v[key], nil
 	case []any:
 		i, ok := number(args[1])
 		if !ok {
-			return nil, fmt.Errorf("%s is a list: its members are numbers", path)
+			return nil, badOperand("%s is a list: its members are numbers", path)
 		}
 		if i < 0 {
 			i += len(v)
@@ -222,7 +220,7 @@ func get(args ...any) (any, error) {
 		}
 		return v[i], nil
 	default:
-		return nil, fmt.Errorf("%s is %s, not an object", path, kindOf(v))
+		return nil, badOperand("%s is %s, not an object", path, kindOf(v))
 	}
 }
 
@@ -238,6 +236,8 @@ func number(v any) (int, bool) {
 
 func kindOf(v any) string {
 	switch v.(type) {
+	case nil:
+		return "null"
 	case string:
 		return "a string"
 	case bool:
@@ -253,7 +253,8 @@ func kindOf(v any) string {
 }
 
 // memberPatch turns a.b into a call of get, so that a missing path is null and
-// a wrong one says where.
+// a wrong one says where; operators become calls of [operators], and what is
+// asked for its truth has one, whatever it is.
 type memberPatch struct{}
 
 func (memberPatch) Visit(node *ast.Node) {
@@ -266,65 +267,21 @@ func (memberPatch) Visit(node *ast.Node) {
 	case *ast.ChainNode:
 		ast.Patch(node, n.Node)
 	case *ast.BinaryNode:
-		if textOperators[n.Operator] != nil {
-			ast.Patch(node, &ast.CallNode{Callee: &ast.IdentifierNode{Value: "__" + n.Operator}, Arguments: []ast.Node{n.Left, n.Right}})
+		switch {
+		case operators[n.Operator] != nil:
+			ast.Patch(node, &ast.CallNode{
+				Callee:    &ast.IdentifierNode{Value: "__" + n.Operator},
+				Arguments: []ast.Node{n.Left, n.Right, &ast.StringNode{Value: pathOf(n.Left)}, &ast.StringNode{Value: pathOf(n.Right)}},
+			})
+		case slices.Contains([]string{"&&", "and", "||", "or"}, n.Operator):
+			n.Left, n.Right = truthOf(n.Left), truthOf(n.Right)
 		}
-	}
-}
-
-// textOperators are the library's operators on strings, taking values of any
-// kind: what a payload has is known only when it is there.
-var textOperators = map[string]func(a, b any) (bool, error){
-	"contains":   contains,
-	"startsWith": onStrings("startsWith", strings.HasPrefix),
-	"endsWith":   onStrings("endsWith", strings.HasSuffix),
-	"matches": func(a, b any) (bool, error) {
-		pattern, ok := b.(string)
-		if !ok {
-			return false, errors.New("matches takes a pattern in quotes")
+	case *ast.UnaryNode:
+		if n.Operator == "!" || n.Operator == "not" {
+			n.Node = truthOf(n.Node)
 		}
-		re, err := regexp.Compile(pattern)
-		if err != nil {
-			return false, fmt.Errorf("matches: %w", err)
-		}
-		return onStrings("matches", func(a, _ string) bool { return re.MatchString(a) })(a, b)
-	},
-}
-
-// contains looks for a part of a string or for a member of a list.
-func contains(a, b any) (bool, error) {
-	if list, ok := a.([]any); ok {
-		for _, v := range list {
-			if scalar(v) && scalar(b) && v == b {
-				return true, nil
-			}
-		}
-		return false, nil
-	}
-	return onStrings("contains", strings.Contains)(a, b)
-}
-
-// scalar says whether == on v cannot panic.
-func scalar(v any) bool {
-	switch v.(type) {
-	case string, bool, int, float64:
-		return true
-	}
-	return false
-}
-
-// onStrings is fn on two strings; with null it is false.
-func onStrings(name string, fn func(a, b string) bool) func(a, b any) (bool, error) {
-	return func(a, b any) (bool, error) {
-		if a == nil || b == nil {
-			return false, nil
-		}
-		x, okA := a.(string)
-		y, okB := b.(string)
-		if !okA || !okB {
-			return false, fmt.Errorf("%s compares strings, not %s and %s", name, kindOf(a), kindOf(b))
-		}
-		return fn(x, y), nil
+	case *ast.ConditionalNode:
+		n.Cond = truthOf(n.Cond)
 	}
 }
 
@@ -346,6 +303,8 @@ func pathOf(n ast.Node) string {
 		}
 	case *ast.ChainNode:
 		return pathOf(n.Node)
+	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.NilNode:
+		return clip(n.String())
 	}
 	return "the value"
 }

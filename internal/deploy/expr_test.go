@@ -51,10 +51,29 @@ func TestIfIsTrueOrFalseAndSaysWhy(t *testing.T) {
 		{`len(payload.list) == 2`, true, ""},
 		{`payload.n / 0 > 1`, true, ""},
 		{`payload.a contains "ex"`, true, ""},
-		{`payload.list contains 1`, false, ""},
+		{`payload.list contains 1`, true, ""},
+		{`payload.list contains 2`, false, ""},
+		{`payload.list contains "1"`, false, ""},
 		{`payload.none contains "x"`, false, ""},
-		{`payload.n startsWith "x"`, false, "startsWith compares strings, not a number and a string"},
-		{`payload.a > 1`, false, "invalid operation: string > int"},
+		{`payload.n startsWith "x"`, false, "payload.n is a number: startsWith compares strings"},
+		{`"x" contains payload.n`, false, "payload.n is a number: contains compares strings"},
+		{`message matches payload.n`, false, "matches takes a pattern in quotes, and payload.n is a number"},
+		{`payload.n > 2 && payload.n >= 3 && payload.n < 4 && payload.n <= 3`, true, ""},
+		{`payload.a > "tex"`, true, ""},
+		{`payload.none > 5`, false, ""},
+		{`5 >= payload.none`, false, ""},
+		{`payload.n && branch == "main"`, true, ""},
+		{`payload.none && true`, false, ""},
+		{`payload.none || payload.a`, true, ""},
+		{`!payload.none`, true, ""},
+		{`not payload.a`, false, ""},
+		{`payload.a ? branch == "main" : false`, true, ""},
+		{`(payload.none ?? "x") == "x"`, true, ""},
+		{`payload.a * 2 > 1`, false, "payload.a * 2 > 1: invalid operation: string * int"},
+		{`payload.none + 1 == 2`, false, "payload.none + 1 == 2: invalid operation: null + int"},
+		{`1 in payload.list`, true, ""},
+		{`1 in payload.none`, false, ""},
+		{`payload.a > 1`, false, "payload.a is a string and 1 is a number: > compares two numbers or two strings"},
 	} {
 		e, err := CompileExpr(tt.src)
 		if err != nil {
@@ -104,6 +123,7 @@ func TestBadExpressionsSayWhatToWrite(t *testing.T) {
 		`map(payload.items, # * 2)`:               `unknown name "map"`,
 		`branch matches "("`:                      "error parsing regexp",
 		`changed(1)`:                              "changed takes a pattern in quotes",
+		`__get(payload, "a", "b")`:                "unknown name",
 	} {
 		_, err := CompileExpr(src)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -154,7 +174,8 @@ func TestTemplateExpands(t *testing.T) {
 }
 
 func FuzzExpressionsNeverPanic(f *testing.F) {
-	for _, s := range []string{`payload.a.b`, `needs["x"].result == "failed"`, `1..100000`, `payload[0][1]`, `a ?? b`, `{"a": 1}.a`, `len("x") > 0 ? 1 : 2`, `let x = 1; x`} {
+	for _, s := range []string{`payload.a.b`, `needs["x"].result == "failed"`, `1..100000`, `payload[0][1]`, `a ?? b`, `{"a": 1}.a`, `len("x") > 0 ? 1 : 2`, `let x = 1; x`,
+		`payload.n > 1 && !payload.a || message matches payload.re`, `payload.list contains 1`, `payload.a * 2 ** payload.b`, `changed("docs/**")`, `1 in payload.b`} {
 		f.Add(s, `{"a":{"b":[1,2]}}`)
 	}
 	f.Fuzz(func(t *testing.T, src, payload string) {

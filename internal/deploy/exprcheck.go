@@ -3,6 +3,7 @@ package deploy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,7 +16,7 @@ import (
 type nameVisitor struct {
 	names map[string]bool
 	needs []string
-	bare  map[*ast.Node]bool // functions that stand without a call, so far
+	bare  map[*ast.Node]string // functions that stand without a call, so far
 	err   error
 }
 
@@ -40,13 +41,10 @@ func (v *nameVisitor) Visit(node *ast.Node) {
 }
 
 func (v *nameVisitor) name(name string, node *ast.Node) {
-	if strings.HasPrefix(name, "__") {
-		return
-	}
 	v.names[name] = true
 	switch {
 	case slices.Contains(exprFunctions, name):
-		v.bare[node] = true
+		v.bare[node] = name
 	case slices.Contains(exprNames, name) || slices.Contains(exprBuiltins, name):
 	case name == "secrets" || name == "secret":
 		v.fail(errors.New("secrets are not part of expressions: give one to a job with secrets: {VARIABLE: name}"))
@@ -155,16 +153,10 @@ func (v *nameVisitor) wrong() error {
 	if v.err != nil {
 		return v.err
 	}
-	var names []string
-	for node := range v.bare {
-		if id, ok := (*node).(*ast.IdentifierNode); ok {
-			names = append(names, id.Value)
-		}
-	}
-	if len(names) == 0 {
+	if len(v.bare) == 0 {
 		return nil
 	}
-	name := slices.Min(names)
+	name := slices.Min(slices.Collect(maps.Values(v.bare)))
 	if name == "changed" {
 		return errors.New(`changed is a function: write changed("src/**")`)
 	}

@@ -1,0 +1,160 @@
+package deploy
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/expr-lang/expr/ast"
+)
+
+// operator is one of the language on values of any kind: what a payload has is
+// known only when it is there. left and right are the operands' paths.
+type operator func(a, b any, left, right string) (bool, error)
+
+func (o operator) call(args ...any) (any, error) {
+	return o(args[0], args[1], args[2].(string), args[3].(string))
+}
+
+// operators stand for the library's, which know neither null nor the path that
+// was wrong.
+var operators = map[string]operator{
+	"contains":   contains,
+	"startsWith": onStrings("startsWith", strings.HasPrefix),
+	"endsWith":   onStrings("endsWith", strings.HasSuffix),
+	"matches":    matches,
+	"<":          ordered("<", func(c int) bool { return c < 0 }),
+	"<=":         ordered("<=", func(c int) bool { return c <= 0 }),
+	">":          ordered(">", func(c int) bool { return c > 0 }),
+	">=":         ordered(">=", func(c int) bool { return c >= 0 }),
+}
+
+// operandError is an operand of the wrong kind; it names its path.
+type operandError struct{ text string }
+
+func (e *operandError) Error() string { return e.text }
+
+func badOperand(format string, args ...any) error {
+	return &operandError{fmt.Sprintf(format, args...)}
+}
+
+// contains looks for a part of a string or for a member of a list.
+func contains(a, b any, left, right string) (bool, error) {
+	if list, ok := a.([]any); ok {
+		for _, v := range list {
+			if same(v, b) {
+				return true, nil
+			}
+		}
+		return false, nil
+	}
+	return onStrings("contains", strings.Contains)(a, b, left, right)
+}
+
+// same says whether two strings, booleans or numbers are equal.
+func same(a, b any) bool {
+	if c, ok := compareNumbers(a, b); ok {
+		return c == 0
+	}
+	switch a.(type) {
+	case string, bool:
+		return a == b
+	}
+	return false
+}
+
+// matches looks for a regular expression in a string.
+func matches(a, b any, left, right string) (bool, error) {
+	pattern, ok := b.(string)
+	if !ok {
+		return false, badOperand("matches takes a pattern in quotes, and %s is %s", right, kindOf(b))
+	}
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return false, badOperand("matches: %v", err)
+	}
+	return onStrings("matches", func(a, _ string) bool { return re.MatchString(a) })(a, b, left, right)
+}
+
+// onStrings is fn on two strings; with null it is false.
+func onStrings(name string, fn func(a, b string) bool) operator {
+	return func(a, b any, left, right string) (bool, error) {
+		if a == nil || b == nil {
+			return false, nil
+		}
+		x, okA := a.(string)
+		y, okB := b.(string)
+		switch {
+		case !okA:
+			return false, badOperand("%s is %s: %s compares strings", left, kindOf(a), name)
+		case !okB:
+			return false, badOperand("%s is %s: %s compares strings", right, kindOf(b), name)
+		}
+		return fn(x, y), nil
+	}
+}
+
+// ordered compares two numbers or two strings; with null it is false.
+func ordered(name string, is func(c int) bool) operator {
+	return func(a, b any, left, right string) (bool, error) {
+		if a == nil || b == nil {
+			return false, nil
+		}
+		if c, ok := compareNumbers(a, b); ok {
+			return is(c), nil
+		}
+		x, okA := a.(string)
+		y, okB := b.(string)
+		if !okA || !okB {
+			return false, badOperand("%s is %s and %s is %s: %s compares two numbers or two strings", left, kindOf(a), right, kindOf(b), name)
+		}
+		return is(strings.Compare(x, y)), nil
+	}
+}
+
+// compareNumbers compares two numbers; two whole ones exactly.
+func compareNumbers(a, b any) (c int, ok bool) {
+	x, okX := a.(int)
+	y, okY := b.(int)
+	if okX && okY {
+		return cmp.Compare(x, y), true
+	}
+	f, okF := float(a)
+	g, okG := float(b)
+	return cmp.Compare(f, g), okF && okG
+}
+
+func float(v any) (float64, bool) {
+	switch v := v.(type) {
+	case int:
+		return float64(v), true
+	case float64:
+		return v, true
+	}
+	return 0, false
+}
+
+// truthFunction stands around whatever && || ! and ? ask for its truth.
+const truthFunction = "__truth"
+
+func truthOf(n ast.Node) ast.Node {
+	return &ast.CallNode{Callee: &ast.IdentifierNode{Value: truthFunction}, Arguments: []ast.Node{n}}
+}
+
+// truth is a value as an if takes it: null, false, 0 and "" are false.
+func truth(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return false
+	case bool:
+		return v
+	case string:
+		return v != ""
+	case int:
+		return v != 0
+	case float64:
+		return v != 0
+	}
+	return true
+}
