@@ -1,7 +1,6 @@
 package deploy
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -89,6 +88,12 @@ func CompileExpr(src string) (*Expr, error) {
 	for name, fn := range operators {
 		opts = append(opts, expr.Function("__"+name, fn.call))
 	}
+	for name, fn := range functions {
+		opts = append(opts, expr.Function("__"+name, func(args ...any) (any, error) { return fn(args[0], args[1].(string)) }))
+	}
+	opts = append(opts, expr.Function("__+", func(args ...any) (any, error) {
+		return add(args[0], args[1], args[2].(string), args[3].(string))
+	}))
 	opts = append(opts, expr.Function(truthFunction, func(args ...any) (any, error) { return truth(args[0]), nil }))
 	for _, b := range exprBuiltins {
 		opts = append(opts, expr.EnableBuiltin(b))
@@ -268,13 +273,20 @@ func (memberPatch) Visit(node *ast.Node) {
 		ast.Patch(node, n.Node)
 	case *ast.BinaryNode:
 		switch {
-		case operators[n.Operator] != nil:
+		case operators[n.Operator] != nil || n.Operator == "+":
 			ast.Patch(node, &ast.CallNode{
 				Callee:    &ast.IdentifierNode{Value: "__" + n.Operator},
 				Arguments: []ast.Node{n.Left, n.Right, &ast.StringNode{Value: pathOf(n.Left)}, &ast.StringNode{Value: pathOf(n.Right)}},
 			})
 		case slices.Contains([]string{"&&", "and", "||", "or"}, n.Operator):
 			n.Left, n.Right = truthOf(n.Left), truthOf(n.Right)
+		}
+	case *ast.BuiltinNode:
+		if functions[n.Name] != nil && len(n.Arguments) == 1 {
+			ast.Patch(node, &ast.CallNode{
+				Callee:    &ast.IdentifierNode{Value: "__" + n.Name},
+				Arguments: []ast.Node{n.Arguments[0], &ast.StringNode{Value: pathOf(n.Arguments[0])}},
+			})
 		}
 	case *ast.UnaryNode:
 		if n.Operator == "!" || n.Operator == "not" {
@@ -313,22 +325,4 @@ func pathOf(n ast.Node) string {
 func firstLine(err error) error {
 	text, _, _ := strings.Cut(err.Error(), "\n")
 	return errors.New(strings.TrimSpace(text))
-}
-
-// text gives a value as ${{ }} writes it: null is empty, lists and objects are JSON.
-func text(v any) (string, error) {
-	switch v := v.(type) {
-	case nil:
-		return "", nil
-	case string:
-		return v, nil
-	case bool, int:
-		return fmt.Sprint(v), nil
-	case float64:
-		if v == float64(int64(v)) {
-			return fmt.Sprintf("%d", int64(v)), nil
-		}
-	}
-	b, err := json.Marshal(v)
-	return string(b), err
 }

@@ -70,7 +70,18 @@ func TestIfIsTrueOrFalseAndSaysWhy(t *testing.T) {
 		{`payload.a ? branch == "main" : false`, true, ""},
 		{`(payload.none ?? "x") == "x"`, true, ""},
 		{`payload.a * 2 > 1`, false, "payload.a * 2 > 1: invalid operation: string * int"},
-		{`payload.none + 1 == 2`, false, "payload.none + 1 == 2: invalid operation: null + int"},
+		{`payload.none + 1 == 2`, false, "payload.none is null and 1 is a number: + takes two numbers or two strings"},
+		{`payload.n + 1 == 4 && payload.a + "s" == "texts" && 1 + 1 == 2`, true, ""},
+		{`payload.n - payload.a > 1`, false, "payload.n - payload.a > 1: invalid operation: float64 - string"},
+		{`len(payload.none) > 2`, false, ""},
+		{`len(payload.n) > 2`, false, "payload.n is a number: len takes a string, a list or an object"},
+		{`len(payload.a) == 4 && len(payload) == 5`, true, ""},
+		{`lower(payload.none) == nil && upper(payload.a) == "TEXT" && trim(" x ") == "x"`, true, ""},
+		{`upper(payload.n) == "3"`, false, "payload.n is a number: upper takes a string"},
+		{`int("12") == 12 && float("1.5") == 1.5 && int(payload.n) == 3 && int(payload.none) == nil`, true, ""},
+		{`int(payload.a) == 1`, false, "payload.a is no number: int takes one"},
+		{`int(1e300) == 1`, false, "1e+300 is over 64 bits"},
+		{`string(payload.n) == "3" && string(payload.list[1]) == '{"b":"c"}'`, true, ""},
 		{`1 in payload.list`, true, ""},
 		{`1 in payload.none`, false, ""},
 		{`payload.a > 1`, false, "payload.a is a string and 1 is a number: > compares two numbers or two strings"},
@@ -170,6 +181,42 @@ func TestTemplateExpands(t *testing.T) {
 		if _, err := CompileTemplate(src); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", src, err, want)
 		}
+	}
+}
+
+func TestExpressionsAreBoundedInMemory(t *testing.T) {
+	scope := scopeOf(t, `{"s":"`+strings.Repeat("s", 600_000)+`","list":[`+strings.Repeat(`"sss",`, 300_000)+`1]}`)
+	for src, want := range map[string]string{
+		"payload.s + payload.s":      "payload.s + payload.s is over 1 MiB",
+		"len(payload.s) == 600000":   "",
+		"string(payload) == ''":      "payload: it is over 1024 KiB",
+		"len(1..1000000000) > 1":     "memory budget exceeded",
+		"payload.list contains 1":    "",
+		`let x = 1; x + x == 2`:      "",
+		`len(payload.list) > 299999`: "",
+	} {
+		e, err := CompileExpr(src)
+		if strings.HasPrefix(src, "let") {
+			// Names of its own could double a value with each word.
+			if err == nil || !strings.Contains(err.Error(), `unknown name "x"`) {
+				t.Errorf("%s: %v", src, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", src, err)
+			continue
+		}
+		if ok, why := e.Eval(scope); ok != (want == "") || !strings.Contains(why, want) || (why == "") != (want == "") {
+			t.Errorf("%s = %v, %q; want %q", src, ok, why, want)
+		}
+	}
+	tmpl, err := CompileTemplate("${{ payload.list }}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tmpl.Expand(scope); err == nil || !strings.Contains(err.Error(), "payload.list: it is over 64 KiB") {
+		t.Errorf("a list of a megabyte: %v", err)
 	}
 }
 

@@ -109,7 +109,7 @@ func (t Template) Expand(s *Scope) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		str, err := text(v)
+		str, err := text(v, templateBytes)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", strings.TrimSpace(p.expr.source), err)
 		}
