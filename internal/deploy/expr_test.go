@@ -134,6 +134,10 @@ func TestBadExpressionsSayWhatToWrite(t *testing.T) {
 		`map(payload.items, # * 2)`:               `unknown name "map"`,
 		`branch matches "("`:                      "error parsing regexp",
 		`changed(1)`:                              "changed takes a pattern in quotes",
+		`changed(message)`:                        "changed takes a pattern in quotes", // only patterns of deploy.yaml
+		`changed(lower(message))`:                 "changed takes a pattern in quotes",
+		`changed("a" + message)`:                  "changed takes a pattern in quotes",
+		`changed("docs/[")`:                       "changed: pattern",
 		`__get(payload, "a", "b")`:                "unknown name",
 	} {
 		_, err := CompileExpr(src)
@@ -190,7 +194,6 @@ func TestExpressionsAreBoundedInMemory(t *testing.T) {
 		"payload.s + payload.s":      "payload.s + payload.s is over 1 MiB",
 		"len(payload.s) == 600000":   "",
 		"string(payload) == ''":      "payload: it is over 1024 KiB",
-		"len(1..1000000000) > 1":     "memory budget exceeded",
 		"payload.list contains 1":    "",
 		`let x = 1; x + x == 2`:      "",
 		`len(payload.list) > 299999`: "",

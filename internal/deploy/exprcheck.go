@@ -91,13 +91,14 @@ func (v *nameVisitor) changed(args []ast.Node) {
 		v.fail(errors.New(`changed takes one pattern, like changed("src/**")`))
 		return
 	}
-	switch a := args[0].(type) {
-	case *ast.StringNode:
-		if err := ValidGlob(a.Value); err != nil {
-			v.fail(fmt.Errorf("changed: %w", err))
-		}
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.NilNode, *ast.ArrayNode, *ast.MapNode:
+	// Checked patterns are kept: what an outsider wrote must not be one.
+	a, ok := args[0].(*ast.StringNode)
+	if !ok {
 		v.fail(errors.New(`changed takes a pattern in quotes, like changed("src/**")`))
+		return
+	}
+	if err := ValidGlob(a.Value); err != nil {
+		v.fail(fmt.Errorf("changed: %w", err))
 	}
 }
 

@@ -41,6 +41,7 @@ func Plan(cfg *Config, ev *Event) Decision {
 		}
 		others = false
 		run, deferred, why := wants(p, ev)
+		why = shorten(why, answerBytes)
 		d.Why = append(d.Why, Verdict{p.Name, run, why})
 		if run {
 			r := NewRunOf(cfg, p, ev)
@@ -106,7 +107,7 @@ func skipWord(message string) string {
 			return w
 		}
 	}
-	if _, trailers, ok := strings.Cut(message, "\n\n"); ok && skipTrailer.MatchString(trailers) {
+	if _, trailers, ok := strings.Cut(strings.ReplaceAll(message, "\r\n", "\n"), "\n\n"); ok && skipTrailer.MatchString(trailers) {
 		return "skip-checks: true"
 	}
 	return ""
@@ -267,7 +268,7 @@ func answer(ev *Event, d *Decision, others bool) string {
 	default:
 		s = fmt.Sprintf("no pipeline wants %s: %s", what, strings.Join(not, "; "))
 	}
-	return Cut(s, answerBytes)
+	return shorten(s, answerBytes)
 }
 
 func orNone(s string) string {
@@ -286,10 +287,15 @@ func clip(s string) string {
 		}
 		return r
 	}, s)
-	if len(s) > nameBytes {
-		s = Cut(s, nameBytes) + "…"
+	return shorten(s, nameBytes)
+}
+
+// shorten cuts a sentence, and shows that it did.
+func shorten(s string, n int) string {
+	if len(s) <= n {
+		return s
 	}
-	return s
+	return Cut(s, n) + "…"
 }
 
 func clip7(commit string) string { return clip(commit[:min(7, len(commit))]) }

@@ -80,6 +80,38 @@ func TestGlobsAreGitHubs(t *testing.T) {
 		{[]string{"a.b"}, "axb", false},
 		{[]string{"日本*"}, "日本語", true},
 		{[]string{"$(touch x)"}, "$(touch x)", true},
+		// GitHub's own cheat sheet.
+		{[]string{"feature/**"}, "feature/beta-a/my-branch", true},
+		{[]string{"**feature"}, "my-feature", true},
+		{[]string{"**feature"}, "a/feature", true},
+		{[]string{"v2*"}, "v2.0", true},
+		{[]string{"v2*"}, "v2/x", false},
+		{[]string{"releases/**", "!releases/**-alpha"}, "releases/10", true},
+		{[]string{"releases/**", "!releases/**-alpha"}, "releases/beta/3-alpha", false},
+		{[]string{"docs/*"}, "docs/README.md", true},
+		{[]string{"docs/*"}, "docs/a/README.md", false},
+		{[]string{"docs/**/*.md"}, "docs/README.md", true},
+		{[]string{"docs/**/*.md"}, "docs/a/markdown/file.md", true},
+		{[]string{"docs/**/*.md"}, "docs/a.txt", false},
+		{[]string{"**/docs/**"}, "dir/docs/my-file.txt", true},
+		{[]string{"**/docs/**"}, "docs/hello.md", true},
+		{[]string{"**/docs/**"}, "mydocs/hello.md", false},
+		{[]string{"**/*src/**"}, "my-src/code/js/app.js", true},
+		{[]string{"**/*src/**"}, "a/src/app.js", true},
+		{[]string{"**/*-post.md"}, "path/their-post.md", true},
+		{[]string{"**/migrate-*.sql"}, "db/migrate-v1.0.sql", true},
+		{[]string{"**.js"}, "js/index.js", true},
+		{[]string{"*.md", "!README.md"}, "README.md", false},
+		{[]string{"*.md", "!README.md", "README*"}, "README.doc", true},
+		{[]string{"[CB]at"}, "Cat", true},
+		{[]string{"[1-2]00"}, "300", false},
+		{[]string{"é+"}, "éé", true},
+		{[]string{"a.b+"}, "a.bbb", true},
+		{[]string{`\*`}, "*", true},
+		{[]string{`\*`}, "x", false},
+		{[]string{"main"}, "main\n", false},
+		{[]string{"main"}, "x\nmain", false},
+		{[]string{"**"}, "a\nb", true},
 		{nil, "main", false},
 	} {
 		if got := MatchList(tt.patterns, tt.name); got != tt.want {
@@ -90,6 +122,35 @@ func TestGlobsAreGitHubs(t *testing.T) {
 		if ValidGlob(p) == nil {
 			t.Errorf("the pattern %.20q is taken", p)
 		}
+	}
+}
+
+func TestSkipWordsAreGitHubs(t *testing.T) {
+	for message, want := range map[string]string{
+		"x [skip ci]": "[skip ci]", "[ci skip] x": "[ci skip]", "x\n\n[no ci]": "[no ci]", "[skip actions]": "[skip actions]",
+		"a [actions skip] b": "[actions skip]", "x\n\n\nskip-checks: true": "skip-checks: true", "x\n\nskip-checks:true\n": "skip-checks: true",
+		"x\r\n\r\nskip-checks: true\r\n": "skip-checks: true", "x\n\nCo-authored-by: a\nskip-checks: true": "skip-checks: true",
+		"skip-checks: true": "", "skip ci": "", "x [skip-ci]": "", "x\n\nskip-checks: trueish": "", "": "",
+	} {
+		if got := skipWord(message); got != want {
+			t.Errorf("%q: %q, want %q", message, got, want)
+		}
+		ev := pushEvent()
+		ev.Message = message
+		if d := Plan(pipeline(PushTrigger{Branches: []string{"main"}}), ev); (len(d.Runs) == 0) != (want != "") || want != "" && !strings.Contains(d.Message, want) {
+			t.Errorf("%q: %+v", message, d)
+		}
+	}
+}
+
+func TestAnswersAreShortHoweverMuchThereIsToSay(t *testing.T) {
+	var many []string
+	for i := range 1000 {
+		many = append(many, fmt.Sprint("branch-", i))
+	}
+	d := Plan(pipeline(PushTrigger{Branches: many}), pushEvent())
+	if len(d.Message) > 600 || !strings.HasSuffix(d.Message, "…") || len(d.Why[0].Why) > 600 {
+		t.Errorf("the answer has %d bytes, the reason %d", len(d.Message), len(d.Why[0].Why))
 	}
 }
 
