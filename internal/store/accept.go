@@ -22,11 +22,12 @@ const laneWindow = 200
 // A delivery is known by hook and key, with SameBody by hook and body too: a
 // second one of a delivery that started runs changes nothing and returns the
 // first receipt, as a duplicate. One that started none is planned anew: runs
-// are made for it. The same key with another body is [deploy.ErrConflict]. A
+// are made for it, at its place in the lane unless they are forced. The same key with another body is [deploy.ErrConflict]. A
 // disk without room is [deploy.ErrFull].
 //
 // Older runs of the lane that have not started end when the push goes on from
-// the lane's newest.
+// the lane's newest. A run that the diff may still skip ends none: what they
+// were for would then be nobody's.
 func (s *Store) Accept(ctx context.Context, d *deploy.Delivery, runs []deploy.NewRun) (deploy.Receipt, error) {
 	body := compress(d.Body)
 	var rc deploy.Receipt
@@ -86,12 +87,13 @@ func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *d
 	if err != nil {
 		return err
 	}
-	if rc.Delivery == 0 {
+	anew := rc.Delivery != 0
+	if !anew {
 		rc.Delivery, err = t.insert(`INSERT INTO deliveries (hook, key, body_hash, same_body, event, received_ms, message, why, body)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			d.Hook, d.Key, d.BodyHash, d.SameBody, d.Event, ms(d.Received), d.Message, string(why), body)
 	} else {
-		err = t.exec(`UPDATE deliveries SET message = ?, why = ?, body = ? WHERE id = ?`, d.Message, string(why), body, rc.Delivery)
+		err = t.exec(`UPDATE deliveries SET event = ?, message = ?, why = ?, body = ? WHERE id = ?`, d.Event, d.Message, string(why), body, rc.Delivery)
 	}
 	if err != nil {
 		return err
@@ -99,7 +101,13 @@ func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *d
 	t.w.order++
 	order, push, follows := t.w.order, int64(0), false
 	if d.Push != nil {
-		if push, follows, err = t.push(rc.Delivery, d.Push, order); err != nil {
+		if anew && !slices.ContainsFunc(runs, func(r deploy.NewRun) bool { return r.Force }) {
+			_, err = t.row(`SELECT id, ord FROM pushes WHERE delivery = ?`, []any{rc.Delivery}, &push, &order)
+		}
+		if err == nil && push == 0 {
+			push, follows, err = t.push(rc.Delivery, d.Push, order)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -127,7 +135,7 @@ func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *d
 		}
 	}
 	for i := range runs {
-		if follows && runs[i].Queue == deploy.QueueLatest {
+		if follows && runs[i].Queue == deploy.QueueLatest && !runs[i].Deferred {
 			if err := t.supersede(&runs[i], rc.Runs[i], order, d.Received); err != nil {
 				return err
 			}

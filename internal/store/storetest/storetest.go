@@ -50,7 +50,9 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"SameIdWithAnotherBodyIsAConflict":    conflict,
 		"SameDeliveryAtOnceMakesOneRun":       atOnce,
 		"DeliveryWithoutRunsIsPlannedAnew":    plannedAnew,
+		"DeliveryPlannedAnewKeepsItsPlace":    anewInPlace,
 		"NewerPushEndsWhatHasNotStarted":      superseding,
+		"RunThatMayBeSkippedEndsNoOther":      deferred,
 		"LatePushStandsWhereItsCommitBelongs": latePush,
 		"ClaimIsMadeOnce":                     claimOnce,
 		"ClaimTakesAllItsLocksOrNothing":      locks,
@@ -191,6 +193,48 @@ func plannedAnew(x *suite) {
 	x.must(err)
 	if rc.Duplicate || rc.Delivery != first.Delivery || len(rc.Runs) != 1 {
 		x.Errorf("got %+v", rc)
+	}
+}
+
+func anewInPlace(x *suite) {
+	first, second := x.push("k1", "a", "b"), x.push("k2", "p", "q")
+	for _, d := range []*deploy.Delivery{first, second} {
+		_, err := x.s.Accept(x.ctx(), d, nil)
+		x.must(err)
+	}
+	newest := x.run(x.accept("k3", "x", "y"))
+	first.Event = "push again"
+	rc, err := x.s.Accept(x.ctx(), first, []deploy.NewRun{newRun("b")})
+	x.must(err)
+	if r := x.run(rc.Runs[0]); r.Order >= newest.Order || r.State != deploy.Queued || x.run(newest.ID).State != deploy.Queued {
+		x.Errorf("the older push has place %d, the newest %d", r.Order, newest.Order)
+	}
+	if d, err := x.s.Delivery(x.ctx(), rc.Delivery); err != nil || d.Event != "push again" || d.ID != rc.Delivery {
+		x.Errorf("the delivery is %+v, %v", d, err)
+	}
+	forced := newRun("q")
+	forced.Force = true
+	rc, err = x.s.Accept(x.ctx(), second, []deploy.NewRun{forced})
+	x.must(err)
+	if r := x.run(rc.Runs[0]); r.Order <= newest.Order {
+		x.Errorf("with force the older push has place %d, the newest %d", r.Order, newest.Order)
+	}
+}
+
+func deferred(x *suite) {
+	one := x.accept("k1", "a", "b")
+	r := newRun("c")
+	r.Deferred = true
+	rc, err := x.s.Accept(x.ctx(), x.push("k2", "b", "c"), []deploy.NewRun{r})
+	x.must(err)
+	if r := x.run(one); r.State != deploy.Queued {
+		x.Errorf("the older run is %s (%s), and run %d may be skipped", r.State, r.Cause, rc.Runs[0])
+	}
+	three := x.accept("k3", "c", "d")
+	for _, id := range []int64{one, rc.Runs[0]} {
+		if r := x.run(id); r.State != deploy.Canceled || !strings.Contains(r.Cause, fmt.Sprint("superseded by run ", three)) {
+			x.Errorf("run %d is %s: %s", id, r.State, r.Cause)
+		}
 	}
 }
 
