@@ -357,7 +357,12 @@ func decode(payload []byte) (any, error) {
 		return nil, refuse(http.StatusBadRequest, "the body is more than %d levels deep", depthMost)
 	}
 	var v any
-	if err := json.Unmarshal(payload, &v); err != nil {
+	err := json.Unmarshal(payload, &v)
+	// That one also fails on a number that is too large for it.
+	if (err == nil || json.Valid(payload)) && longNumbers(payload) {
+		v, err = decodeExact(payload)
+	}
+	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "the body is not JSON")
 	}
 	return v, nil
