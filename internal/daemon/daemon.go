@@ -56,6 +56,7 @@ type daemon struct {
 	engine   *pipeline.Engine
 	rc       *receiver.Receiver
 	draining atomic.Bool
+	refusing atomic.Bool // deliveries are answered 503
 
 	mu    sync.Mutex
 	known map[string]*deploy.Config // configs of accepted runs, by digest
@@ -127,7 +128,9 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 		Store: d.store, Hosts: d.hosts, Mirrors: mirrors, Workers: f.Server.Workers, URL: f.Server.URL, Log: d.log,
 		Config: d.config, ConfigOf: d.configOf, Secret: config.Resolve, Event: d.event,
 	})
-	d.rc = receiver.New(receiver.Options{Config: d.config, Secret: config.Resolve, Store: d.store, Log: d.log, BodyMemory: f.Server.BodyMemory})
+	d.rc = receiver.New(receiver.Options{
+		Config: d.config, Secret: config.Resolve, Store: d.store, Log: d.log, BodyMemory: f.Server.BodyMemory, Allowed: d.engine.Allowed,
+	})
 	return d.serve(ctx, f, public, control, passed)
 }
 
@@ -199,12 +202,14 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 	d.notify(systemd.SdNotifyStopping)
 	d.draining.Store(true)
 	if passed {
-		// Connections wait in systemd's socket for the next process.
+		// New connections wait in systemd's socket for the next process; what
+		// comes on those that are open is still taken, and run by that one.
 		public.Close()
 		<-served
 		hooks.SetKeepAlivesEnabled(false)
 		open.wait(headerTime)
 	}
+	d.refusing.Store(true)
 	stopEngine()
 	<-engineDone
 	if !passed {
@@ -255,36 +260,43 @@ func (c *counter) wait(most time.Duration) {
 	}
 }
 
-// routes are all routes of the public address.
+// routes are all routes of the public address. What is no probe goes to the
+// receiver, as it is: a mux would send an address with two slashes elsewhere,
+// and GitHub with it.
 func (d *daemon) routes() http.Handler {
-	m := http.NewServeMux()
-	m.HandleFunc("/hooks/", func(w http.ResponseWriter, r *http.Request) {
-		if d.draining.Load() {
+	probes := http.NewServeMux()
+	probes.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	probes.HandleFunc("GET /readyz", d.ready)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
+			probes.ServeHTTP(w, r)
+		case d.refusing.Load():
 			w.Header().Set("Retry-After", "30")
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusServiceUnavailable)
 			fmt.Fprintln(w, `{"runs":[],"message":"deployhook is stopping: redeliver in a moment"}`)
-			return
+		default:
+			d.rc.ServeHTTP(w, r)
 		}
-		d.rc.ServeHTTP(w, r)
 	})
-	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	m.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		defer cancel()
-		err := d.store.Check(ctx)
-		if d.draining.Load() {
-			err = errors.New("stopping")
-		}
-		if err != nil {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintln(w, "not ready")
-			d.log.Warn("not ready", "err", err)
-			return
-		}
-		fmt.Fprintln(w, "ready")
-	})
-	return m
+}
+
+// ready says whether deliveries can be taken now.
+func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	err := d.store.Check(ctx)
+	if d.draining.Load() {
+		err = errors.New("stopping")
+	}
+	if err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, "not ready")
+		d.log.Warn("not ready", "err", err)
+		return
+	}
+	fmt.Fprintln(w, "ready")
 }
 
 func (d *daemon) config() *deploy.Config { return d.file.Load().Deploy }

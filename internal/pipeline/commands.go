@@ -114,15 +114,25 @@ func (e *Engine) Retry(ctx context.Context, c deploy.RetryCommand) (int64, error
 	run.Message, run.Inputs, run.Forced = old.Message, old.Inputs, old.Forced
 	run.Deferred = false // asked for by name: filters do not count
 	run.Actor, run.RetryOf, run.Force, run.KeepOrder = c.Actor, old.ID, c.Force, !c.Force
-	if err := e.notBackwards(ctx, p, &run); err != nil {
+	if err := e.Allowed(ctx, &run); err != nil {
 		return 0, err
 	}
-	if !c.Force {
-		if err := e.notHeld(ctx, p, &run); err != nil {
-			return 0, err
-		}
-	}
 	return e.create(ctx, run)
+}
+
+// Allowed says whether a run that somebody asks for once more may start:
+// [deploy.ErrRefused] for a commit that would go backwards, or is held since a
+// rollback, unless the run is forced.
+func (e *Engine) Allowed(ctx context.Context, run *deploy.NewRun) error {
+	cfg := e.Config()
+	p := cfg.Pipeline(run.Pipeline)
+	if p == nil {
+		return noPipeline(cfg, run.Pipeline)
+	}
+	if err := e.notBackwards(ctx, p, run); err != nil || run.Force {
+		return err
+	}
+	return e.notHeld(ctx, p, run)
 }
 
 // notHeld refuses the very commit that was rolled back from.

@@ -192,6 +192,29 @@ func TestMemoryOfBodiesIsBoundedAndGivenBack(t *testing.T) {
 	}
 }
 
+func TestBodyAloneHasAllTheRoomThereIs(t *testing.T) {
+	const most = 1 << 20
+	x := start(t, most)
+	for i, size := range []int{most - 300_000, most, most + 100, 2 * most} {
+		body := push(func(p map[string]any) { p["pad"] = "" })
+		body = push(func(p map[string]any) { p["pad"] = strings.Repeat("x", size-len(body)) })
+		for _, length := range []int64{int64(len(body)), -1} {
+			req, err := http.NewRequest(http.MethodPost, x.URL+"/hooks/github", io.MultiReader(bytes.NewReader(body)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.ContentLength = length
+			r := x.do(req, "X-GitHub-Event", "push", "X-GitHub-Delivery", fmt.Sprint(i, length), "X-Hub-Signature-256", sign(body))
+			if fits := len(body) <= most; fits != (r.status == 202 || r.status == 200) || !fits && r.status != 503 {
+				t.Errorf("%d bytes of %d, length %d: %+v", len(body), most, length, r)
+			}
+			if length > most && !strings.Contains(r.Message, "server.limits.body_memory") {
+				t.Errorf("%d bytes of %d: %q does not say which bound it is", len(body), most, r.Message)
+			}
+		}
+	}
+}
+
 // listener gives one connection.
 type listener struct{ conns chan net.Conn }
 

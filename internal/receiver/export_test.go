@@ -4,6 +4,7 @@ package receiver
 var (
 	CheckGitHub = checkGitHub
 	PayloadOf   = payloadOf
+	CheckToken  = checkToken
 )
 
 // BodyTime is how long a body may take.

@@ -64,9 +64,10 @@ func readGitHub(name string, payload any) (*deploy.Event, error) {
 	head := obj(p, "head_commit")
 	ev.Message = text(head, "message")
 	// For an annotated tag after is the tag object; the head commit is what
-	// is to be deployed.
-	if ev.Commit = commit(str(head, "id")); ev.Commit == "" || ev.Commit == deploy.ZeroCommit {
-		ev.Commit = ev.After
+	// is to be deployed. A branch is never but where it points to.
+	ev.Commit = ev.After
+	if id := commit(str(head, "id")); id != "" && id != deploy.ZeroCommit && (ev.Branch == "" || ev.After == "") {
+		ev.Commit = id
 	}
 	if name := str(obj(p, "pusher"), "name"); ev.Actor == "" {
 		ev.Actor = name

@@ -50,13 +50,16 @@ type Store interface {
 	Run(ctx context.Context, id int64) (*deploy.Run, error)
 }
 
-// Options are what a receiver is made of; all are needed.
+// Options are what a receiver is made of; all but Allowed are needed.
 type Options struct {
 	Config     func() *deploy.Config
 	Secret     func(ctx context.Context, s deploy.Secret) (string, error)
 	Store      Store
 	Log        *slog.Logger
 	BodyMemory int64 // bytes of bodies in memory at once
+	// Allowed says whether a run that a replay asks for may start, and
+	// otherwise why not.
+	Allowed func(ctx context.Context, r *deploy.NewRun) error
 }
 
 // Receiver serves POST /hooks/NAME.
@@ -199,6 +202,9 @@ func (rc *Receiver) take(w http.ResponseWriter, r *http.Request) (int, answer, e
 	if errors.Is(err, deploy.ErrConflict) {
 		return 0, answer{}, refuse(http.StatusConflict, "a delivery with this id came before with another body: nothing is done")
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("the database did not answer within %v", storeTime)
+	}
 	if err != nil {
 		return 0, answer{}, err
 	}
@@ -220,14 +226,18 @@ func (rc *Receiver) decide(r *http.Request, cfg *deploy.Config, hook *deploy.Hoo
 		rc.large <- struct{}{}
 		defer func() { <-rc.large }()
 	}
-	if err := rc.verify(r, hook, body); err != nil {
+	values, err := rc.verify(r, hook, body)
+	if err != nil {
 		return nil, nil, err
+	}
+	if c := r.Header.Get("Content-Encoding"); c != "" && !strings.EqualFold(c, "identity") {
+		return nil, nil, refuse(http.StatusUnsupportedMediaType, "the body is compressed (%s): send it as it is", clip(c))
 	}
 	payload, err := payloadOf(r.Header.Get("Content-Type"), body)
 	if err != nil {
 		return nil, nil, err
 	}
-	d, ev, err := read(r, hook, body, payload)
+	d, ev, err := read(r, hook, body, hide(payload, values))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -242,9 +252,11 @@ type memory struct {
 	most int64
 }
 
-// take adds n bytes, or says that they are too many.
-func (m *memory) take(n int64) bool {
-	if m.held.Add(n) > m.most {
+// take adds n bytes to the mine that a body holds until it is copied, or says
+// that they are too many. A body alone has all the room that is allowed: its
+// copy does not count, or it would never be taken.
+func (m *memory) take(n, mine int64) bool {
+	if held := m.held.Add(n); held > m.most && (n > m.most+1 || held > n+mine) {
 		m.held.Add(-n)
 		return false
 	}
@@ -262,6 +274,9 @@ func (rc *Receiver) body(w http.ResponseWriter, r *http.Request) (body []byte, f
 	free = func() { rc.memory.give(held) }
 	tooLarge := refuse(http.StatusRequestEntityTooLarge, "the body is over 25 MiB")
 	tooMany := refuse(http.StatusServiceUnavailable, "too many bodies at once: redeliver it later")
+	if r.ContentLength > rc.memory.most {
+		tooMany.message = "the body is larger than the server allows for all bodies together (server.limits.body_memory)"
+	}
 	tooMany.retry = retryMemory
 	whole := int64(bodyMost)
 	if r.ContentLength >= 0 {
@@ -279,7 +294,10 @@ func (rc *Receiver) body(w http.ResponseWriter, r *http.Request) (body []byte, f
 			// In few steps, since both pieces count while one is copied; one
 			// byte more than the whole, so that its end is seen too.
 			size := min(max(4*held, bodyFirst), whole+1)
-			if !rc.memory.take(size) {
+			if held <= rc.memory.most {
+				size = min(size, rc.memory.most+1)
+			}
+			if !rc.memory.take(size, held) {
 				return nil, free, tooMany
 			}
 			body = append(make([]byte, 0, size), body...)
@@ -444,7 +462,7 @@ func Read(provider, name string, payload []byte) (*deploy.Event, error) {
 // nothing is stored once more, under a number of its own.
 //
 // Errors: [deploy.ErrNotFound]; [deploy.ErrRefused] when the body is not kept
-// any more, or nothing starts.
+// any more, nothing starts, or one of the runs must not: then none does.
 func (rc *Receiver) Replay(ctx context.Context, id int64, force bool, actor string) (deploy.Receipt, error) {
 	d, err := rc.o.Store.Delivery(ctx, id)
 	if err != nil {
@@ -469,6 +487,12 @@ func (rc *Receiver) Replay(ctx context.Context, id int64, force bool, actor stri
 	}
 	for i := range decision.Runs {
 		decision.Runs[i].Actor, decision.Runs[i].Force = actor, force
+		if rc.o.Allowed == nil {
+			continue
+		}
+		if err := rc.o.Allowed(ctx, &decision.Runs[i]); err != nil {
+			return deploy.Receipt{}, err
+		}
 	}
 	if len(d.Runs) == 0 {
 		d.Message, d.Why, d.Push, d.Received = decision.Message, decision.Why, moved(ev), time.Now()

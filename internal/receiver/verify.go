@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-playground/webhooks/v6/github"
 
@@ -21,41 +23,49 @@ import (
 )
 
 // verify checks who sent a body, over its raw bytes, before anything of it is
-// read.
-func (rc *Receiver) verify(r *http.Request, hook *deploy.Hook, body []byte) error {
-	err := rc.authentic(r, hook, body)
+// read. It gives the values that it was checked against.
+func (rc *Receiver) verify(r *http.Request, hook *deploy.Hook, body []byte) (values []string, err error) {
+	values, err = rc.authentic(r, hook, body)
 	var no *refusal
 	if errors.As(err, &no) && rc.refused.tooMany(address(r), time.Now()) {
 		no = refuse(http.StatusTooManyRequests, "too many wrong signatures or tokens from this address")
 		no.retry = int(refusalWindow.Seconds())
-		return no
+		return nil, no
 	}
-	return err
+	return values, err
 }
 
-// authentic gives nil, a refusal with 401, or errSecret.
-func (rc *Receiver) authentic(r *http.Request, hook *deploy.Hook, body []byte) error {
+// authentic gives a refusal with 401, or errSecret, for what is not.
+func (rc *Receiver) authentic(r *http.Request, hook *deploy.Hook, body []byte) (values []string, err error) {
 	if hook.Secret == nil && hook.Token == nil {
-		return refuse(http.StatusUnauthorized, "this hook has neither secret nor token")
+		return nil, refuse(http.StatusUnauthorized, "this hook has neither secret nor token")
 	}
 	if hook.Token != nil {
 		want, err := rc.secret(r.Context(), *hook.Token)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := checkToken(r, want); err != nil {
-			return err
+			return nil, err
 		}
+		values = append(values, want)
 	}
 	if hook.Secret != nil {
 		want, err := rc.secret(r.Context(), *hook.Secret)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return checkGitHub(r.Header, want, body)
+		if err := checkGitHub(r.Header, want, body); err != nil {
+			return nil, err
+		}
+		values = append(values, want)
 	}
-	return nil
+	return values, nil
 }
+
+// secretLeast is how many characters a secret or token has. It is checked when
+// the config is read too, but a file may be another one since.
+const secretLeast = 16
 
 // errSecret is a hook's secret that cannot be read now.
 var errSecret = errors.New("reading the hook's secret")
@@ -69,9 +79,9 @@ func (rc *Receiver) secret(ctx context.Context, s deploy.Secret) (string, error)
 		}
 	}
 	v, err := resolve(ctx, s)
-	if err == nil && v == "" {
+	if n := utf8.RuneCountInString(v); err == nil && n < secretLeast {
 		// The library takes an empty secret for "do not verify".
-		err = fmt.Errorf("secret %s is empty", s.Name)
+		err = fmt.Errorf("secret %s has %d characters, and %d are the least", s.Name, n, secretLeast)
 	}
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", errSecret, err)
@@ -113,26 +123,53 @@ func (c *commandSecrets) resolve(ctx context.Context, s deploy.Secret, run func(
 
 // checkToken compares the one token of a request in constant time.
 func checkToken(r *http.Request, want string) error {
-	var got []string
-	query := r.URL.Query()
-	got = append(append(got, query["token"]...), query["secret"]...)
+	var got [][]string // for each token what it may mean
+	for _, value := range queryTokens(r.URL.RawQuery) {
+		got = append(got, value)
+	}
 	for _, h := range r.Header.Values("Authorization") {
 		if kind, value, ok := strings.Cut(h, " "); ok && strings.EqualFold(kind, "Bearer") {
-			got = append(got, strings.TrimSpace(value))
+			got = append(got, []string{strings.TrimSpace(value)})
 		}
 	}
-	got = append(got, r.Header.Values("X-Deployhook-Token")...)
+	for _, value := range r.Header.Values("X-Deployhook-Token") {
+		got = append(got, []string{value})
+	}
 	switch {
 	case len(got) == 0:
 		return refuse(http.StatusUnauthorized, "no token: give it as ?token=, or in the header Authorization: Bearer")
 	case len(got) > 1:
 		return refuse(http.StatusUnauthorized, "more than one token: give it in one place")
 	}
-	a, b := sha256.Sum256([]byte(got[0])), sha256.Sum256([]byte(want))
-	if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
+	right := 0
+	b := sha256.Sum256([]byte(want))
+	for _, value := range got[0] {
+		a := sha256.Sum256([]byte(value))
+		right |= subtle.ConstantTimeCompare(a[:], b[:])
+	}
+	if right != 1 {
 		return refuse(http.StatusUnauthorized, "wrong token")
 	}
 	return nil
+}
+
+// queryTokens finds token= and secret= in a query. A + means a space in a form
+// and itself elsewhere, and tokens in base64 have some: both are tried.
+func queryTokens(query string) (list [][]string) {
+	for part := range strings.SplitSeq(query, "&") {
+		key, value, _ := strings.Cut(part, "=")
+		if k, err := url.QueryUnescape(key); err != nil || k != "token" && k != "secret" {
+			continue
+		}
+		var means []string
+		for _, unescape := range []func(string) (string, error){url.QueryUnescape, url.PathUnescape} {
+			if v, err := unescape(value); err == nil {
+				means = append(means, v)
+			}
+		}
+		list = append(list, means)
+	}
+	return list
 }
 
 const signatureHeader = "X-Hub-Signature-256"
@@ -142,8 +179,11 @@ const signatureHeader = "X-Hub-Signature-256"
 // event that it is told is always one of its list, since others go unverified.
 func checkGitHub(h http.Header, secret string, body []byte) error {
 	signatures := h.Values(signatureHeader)
-	switch {
-	case len(signatures) == 0 && h.Get("X-Hub-Signature") != "":
+	if len(signatures) == 1 && (signatures[0] == "" || signatures[0] == "sha256=") {
+		signatures = nil // what some send who have no secret
+	}
+	switch old := h.Get("X-Hub-Signature"); {
+	case len(signatures) == 0 && old != "" && old != "sha1=":
 		return refuse(http.StatusUnauthorized, "only the old SHA-1 signature is here: %s is wanted", signatureHeader)
 	case len(signatures) == 0:
 		return refuse(http.StatusUnauthorized, "no signature: set the same secret on both sides, so that %s is sent", signatureHeader)
@@ -152,7 +192,7 @@ func checkGitHub(h http.Header, secret string, body []byte) error {
 	}
 	digits, ok := strings.CutPrefix(signatures[0], "sha256=")
 	if !ok || len(digits) != 64 || strings.Trim(digits, "0123456789abcdef") != "" {
-		return refuse(http.StatusUnauthorized, "the signature is not sha256= and 64 hexadecimal digits")
+		return refuse(http.StatusUnauthorized, "the signature is not sha256= and 64 hexadecimal digits in lower case")
 	}
 	lib, err := github.New(github.Options.Secret(secret))
 	if err != nil {

@@ -1,0 +1,50 @@
+package receiver
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/url"
+)
+
+// hidden stands where a secret stood.
+const hidden = "***"
+
+// hide takes the values of a hook's secret and token out of a payload, before
+// anything of it is read or kept: GitHub's ping tells the address that it was
+// sent to, with the token in it.
+func hide(payload []byte, values []string) []byte {
+	for _, v := range values {
+		for _, form := range forms(v) {
+			if bytes.Contains(payload, form) {
+				payload = bytes.ReplaceAll(payload, form, []byte(hidden))
+			}
+		}
+	}
+	return payload
+}
+
+// forms are how a value may stand in JSON: as it is or in an address, each
+// escaped as JSON has it.
+func forms(value string) [][]byte {
+	list := [][]byte{}
+	add := func(form []byte) {
+		for _, have := range list {
+			if bytes.Equal(have, form) {
+				return
+			}
+		}
+		list = append(list, form)
+	}
+	for _, text := range []string{value, url.QueryEscape(value), url.PathEscape(value)} {
+		add([]byte(text))
+		for _, html := range []bool{false, true} {
+			var b bytes.Buffer
+			enc := json.NewEncoder(&b)
+			enc.SetEscapeHTML(html)
+			if enc.Encode(text) == nil {
+				add(bytes.Trim(bytes.TrimSpace(b.Bytes()), `"`))
+			}
+		}
+	}
+	return list
+}
