@@ -1,40 +1,51 @@
 package deploy
 
-import "slices"
-
 // OrderLane puts the pushes of one ref in order, the oldest first: it takes
 // them in the order of their acceptance and gives their indexes. A push whose
-// after is another one's before stands before that one, because deliveries
-// come out of order. Where that one leads up to it as well, as after a revert
-// by force, acceptance decides.
+// after is another one's before stands before that one, as do those that lead
+// up to it in turn, because deliveries come out of order. Where that one leads
+// up to it as well, as after a revert by force, acceptance decides.
 func OrderLane(pushes []RefMove) []int {
-	order := make([]int, 0, len(pushes))
+	g := laneGraph{pushes: pushes, from: map[string][]int{}, to: map[string][]int{}}
 	for i, p := range pushes {
-		at := len(order)
-		if known(p.After) && p.After != p.Before {
-			k := slices.IndexFunc(order, func(o int) bool {
-				return pushes[o].Before == p.After && !leads(pushes, order, pushes[o].After, p.Before)
-			})
-			if k >= 0 {
-				at = k
+		g.from[p.Before], g.to[p.After] = append(g.from[p.Before], i), append(g.to[p.After], i)
+	}
+	order := make([]int, 0, len(pushes))
+	seen := make([]bool, len(pushes))
+	var place func(k int)
+	place = func(k int) {
+		if seen[k] {
+			return
+		}
+		seen[k] = true
+		if p := pushes[k]; known(p.Before) {
+			for _, i := range g.to[p.Before] {
+				if !g.leads(p.After, pushes[i].Before) {
+					place(i)
+				}
 			}
 		}
-		order = slices.Insert(order, at, i)
-		if at < len(order)-1 {
-			order = pullBefore(pushes, order, at)
-		}
+		order = append(order, k)
+	}
+	for k := range pushes {
+		place(k)
 	}
 	return order
 }
 
-// leads says whether the accepted pushes lead from one commit to another.
-func leads(pushes []RefMove, order []int, from, to string) bool {
+// laneGraph finds pushes by the commits that they move a ref from and to.
+type laneGraph struct {
+	pushes   []RefMove
+	from, to map[string][]int
+}
+
+// leads says whether the pushes lead from one commit to another.
+func (g *laneGraph) leads(from, to string) bool {
 	if !known(from) || !known(to) {
 		return false
 	}
 	seen := map[string]bool{}
-	todo := []string{from}
-	for len(todo) > 0 {
+	for todo := []string{from}; len(todo) > 0; {
 		c := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		if c == to {
@@ -44,39 +55,34 @@ func leads(pushes []RefMove, order []int, from, to string) bool {
 			continue
 		}
 		seen[c] = true
-		for _, o := range order {
-			if pushes[o].Before == c && known(pushes[o].After) {
-				todo = append(todo, pushes[o].After)
+		for _, i := range g.from[c] {
+			if known(g.pushes[i].After) {
+				todo = append(todo, g.pushes[i].After)
 			}
 		}
 	}
 	return false
 }
 
-// pullBefore moves the pushes that lead up to the one at a place before it:
-// they were accepted earlier, when nothing told that they belong there.
-func pullBefore(pushes []RefMove, order []int, at int) []int {
-	for known(pushes[order[at]].Before) {
-		from := -1
-		for k := at + 1; k < len(order); k++ {
-			// Only what nothing before it leads to is out of place.
-			if pushes[order[k]].After == pushes[order[at]].Before && !led(pushes, order, k) {
-				from = k
-				break
-			}
-		}
-		if from < 0 {
-			break
-		}
-		o := order[from]
-		order = slices.Insert(slices.Delete(order, from, from+1), at, o)
+// LeadUp says of the pushes of one ref, the oldest first, which of them the
+// last one goes on from, step by step. The rest may be newer than it, for all
+// that is known: what lies between has not been delivered.
+func LeadUp(pushes []RefMove) []bool {
+	leads := make([]bool, len(pushes))
+	if len(pushes) == 0 {
+		return leads
 	}
-	return order
-}
-
-// led says whether the push at k goes on from the one right before it.
-func led(pushes []RefMove, order []int, k int) bool {
-	return k > 0 && pushes[order[k-1]].After == pushes[order[k]].Before && known(pushes[order[k]].Before)
+	at := pushes[len(pushes)-1]
+	for i := len(pushes) - 2; i >= 0; i-- {
+		p := pushes[i]
+		switch {
+		case p.After == at.Before && p.After != p.Before:
+			leads[i], at = true, p
+		case p.Before == at.Before && p.After == at.After:
+			leads[i] = true // the same move once more
+		}
+	}
+	return leads
 }
 
 func known(commit string) bool { return commit != "" && commit != ZeroCommit }

@@ -184,6 +184,13 @@ func TestLaneIsInTheOrderOfItsCommits(t *testing.T) {
 		{laneOfMoves("b>c", "z>a", "a>b"), []int{1, 2, 0}},
 		{laneOfMoves("c>d", "b>c", "a>b"), []int{2, 1, 0}},
 		{laneOfMoves("a>b", "b>a", "a>b"), []int{0, 1, 2}},
+		{laneOfMoves("d>e", "a>b", "b>c", "c>d"), []int{1, 2, 3, 0}},
+		{laneOfMoves("d>e", "b>c", "a>b", "c>d"), []int{2, 1, 3, 0}},
+		{laneOfMoves("d>e", "x>y", "c>d"), []int{2, 0, 1}},
+		{laneOfMoves("x>y", "b>c", "a>b"), []int{0, 2, 1}},
+		{laneOfMoves("a>b", "b>c", "c>a", "a>b", "b>d"), []int{0, 1, 2, 3, 4}},
+		{laneOfMoves("b>d", "a>b", "b>a", "a>b"), []int{1, 3, 0, 2}},
+		{laneOfMoves("a>a", "a>b", "a>a"), []int{0, 2, 1}},
 		{laneOfMoves("a>b", "b>a"), []int{0, 1}},
 		{laneOfMoves("a>b", "x>y"), []int{0, 1}},
 		{laneOfMoves(">b", ">c"), []int{0, 1}},
@@ -192,6 +199,30 @@ func TestLaneIsInTheOrderOfItsCommits(t *testing.T) {
 	} {
 		if got := OrderLane(tt.pushes); !slices.Equal(got, tt.want) {
 			t.Errorf("OrderLane(%v) = %v, want %v", tt.pushes, got, tt.want)
+		}
+	}
+}
+
+func TestOnlyWhatIsKnownToBeOlderLeadsUp(t *testing.T) {
+	for _, tt := range []struct {
+		pushes []RefMove
+		want   string // a digit for each
+	}{
+		{laneOfMoves("0>a", "a>b", "b>c"), "110"},
+		{laneOfMoves("d>e", "a>b", "b>c"), "010"},
+		{laneOfMoves("a>b", "b>c", "b>c", "c>d"), "1110"},
+		{laneOfMoves("a>b", "b>b", "b>c"), "100"},
+		{laneOfMoves("a>b", "b>a", "a>b"), "110"},
+		{laneOfMoves("a>b", "b>"+ZeroCommit, ZeroCommit+">c"), "110"},
+		{laneOfMoves("a>b"), "0"},
+		{nil, ""},
+	} {
+		got := ""
+		for _, is := range LeadUp(tt.pushes) {
+			got += map[bool]string{true: "1", false: "0"}[is]
+		}
+		if got != tt.want {
+			t.Errorf("LeadUp(%v) = %s, want %s", tt.pushes, got, tt.want)
 		}
 	}
 }
@@ -213,7 +244,20 @@ func FuzzLaneOrderIsAPermutation(f *testing.F) {
 				t.Fatalf("OrderLane(%v) is no permutation: %v", list, got)
 			}
 		}
-		if len(got) != len(list) {
+		order := OrderLane(list)
+		for place, k := range order {
+			for later, o := range order {
+				// Only what leads back to itself may stand out of its order.
+				g := laneGraph{pushes: list, from: map[string][]int{}}
+				for i, p := range list {
+					g.from[p.Before] = append(g.from[p.Before], i)
+				}
+				if place > later && list[k].After == list[o].Before && !g.leads(list[o].After, list[k].Before) {
+					t.Fatalf("OrderLane(%v) = %v: %d stands after %d", list, order, k, o)
+				}
+			}
+		}
+		if len(got) != len(list) || len(LeadUp(list)) != len(list) {
 			t.Fatalf("OrderLane(%v) has %d places", list, len(got))
 		}
 	})

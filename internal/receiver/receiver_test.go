@@ -52,6 +52,7 @@ type fixture struct {
 	store *store.Store
 	rc    *receiver.Receiver
 	log   *bytes.Buffer // written before each answer
+	dir   string        // of the database
 }
 
 // start serves the config above from the real store. With the memory for
@@ -60,11 +61,11 @@ func start(t testing.TB, memory ...int64) *fixture {
 	t.Helper()
 	t.Setenv("TEST_SECRET", secret)
 	t.Setenv("TEST_TOKEN", token)
-	x := &fixture{t: t, log: &bytes.Buffer{}}
+	x := &fixture{t: t, log: &bytes.Buffer{}, dir: t.TempDir()}
 	x.use(file)
 	log := slog.New(slog.NewTextHandler(x.log, nil))
 	var err error
-	if x.store, err = store.Open(t.Context(), t.TempDir(), log); err != nil {
+	if x.store, err = store.Open(t.Context(), x.dir, log); err != nil {
 		t.Fatal(err)
 	}
 	x.rc = receiver.New(receiver.Options{
@@ -93,6 +94,7 @@ func sign(body []byte) string {
 
 type reply struct {
 	status   int
+	retry    string  // Retry-After
 	Delivery int64   `json:"delivery"`
 	Runs     []int64 `json:"runs"`
 	Message  string  `json:"message"`
@@ -134,7 +136,7 @@ func (x *fixture) do(req *http.Request, header ...string) reply {
 		x.t.Fatal(err)
 	}
 	defer res.Body.Close()
-	r := reply{status: res.StatusCode}
+	r := reply{status: res.StatusCode, retry: res.Header.Get("Retry-After")}
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
 		x.t.Fatal(err)

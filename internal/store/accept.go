@@ -26,8 +26,8 @@ const laneWindow = 200
 // disk without room is [deploy.ErrFull].
 //
 // Older runs of the lane that have not started end when the push goes on from
-// the lane's newest. A run that the diff may still skip ends none: what they
-// were for would then be nobody's.
+// the lane's newest, those of pushes that lead up to it. A run that the diff may
+// still skip ends none: what they were for would then be nobody's.
 func (s *Store) Accept(ctx context.Context, d *deploy.Delivery, runs []deploy.NewRun) (deploy.Receipt, error) {
 	body := compress(d.Body)
 	var rc deploy.Receipt
@@ -193,21 +193,31 @@ func (t *tx) reorder(p *deploy.RefMove) (last int64, err error) {
 	return last, nil
 }
 
-// supersede ends the older runs of the lane that have not started a job.
+// supersede ends the older runs of the lane that have not started a job. A run
+// of a push that is not known to lead up to this one stays: it may be newer,
+// and come before what lies between. When one of them begins, git decides.
 func (t *tx) supersede(r *deploy.NewRun, id, order int64, at time.Time) error {
-	var old []int64
+	var old, pushes []int64
+	oldest := order
 	err := t.each(func(rows *sql.Rows) error {
-		var run int64
-		err := rows.Scan(&run)
-		old = append(old, run)
+		var run, push, ord int64
+		err := rows.Scan(&run, &push, &ord)
+		old, pushes, oldest = append(old, run), append(pushes, push), min(oldest, ord)
 		return err
-	}, `SELECT id FROM runs WHERE pipeline = ? AND ref = ? AND state IN ('queued', 'waiting') AND id != ? AND ord < ? AND event != 'rollback'
+	}, `SELECT id, push, ord FROM runs WHERE pipeline = ? AND ref = ? AND state IN ('queued', 'waiting') AND id != ? AND ord < ? AND event != 'rollback'
 			AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.run = runs.id AND attempt > 0)`,
 		r.Pipeline, r.Ref, id, order)
+	if err != nil || len(old) == 0 {
+		return err
+	}
+	leadUp, err := t.leadUp(r, oldest, order)
 	if err != nil {
 		return err
 	}
-	for _, run := range old {
+	for i, run := range old {
+		if pushes[i] != 0 && !leadUp[pushes[i]] {
+			continue
+		}
 		cause := fmt.Sprintf("superseded by run %d; retry %d brings it back", id, run)
 		err := t.exec(`UPDATE jobs SET state = 'canceled', cause = ?, waiting_for = '', ended_ms = ? WHERE run = ? AND state IN ('queued', 'waiting') AND attempt = 0`,
 			cause, ms(at), run)
@@ -219,6 +229,29 @@ func (t *tx) supersede(r *deploy.NewRun, id, order int64, at time.Time) error {
 		}
 	}
 	return nil
+}
+
+// leadUp gives the pushes of a lane that lead up to the one with this order.
+func (t *tx) leadUp(r *deploy.NewRun, oldest, order int64) (map[int64]bool, error) {
+	var ids []int64
+	var moves []deploy.RefMove
+	err := t.each(func(rows *sql.Rows) error {
+		var id int64
+		var m deploy.RefMove
+		err := rows.Scan(&id, &m.Before, &m.After)
+		ids, moves = append(ids, id), append(moves, m)
+		return err
+	}, `SELECT id, before_sha, after_sha FROM (
+			SELECT id, ord, before_sha, after_sha FROM pushes WHERE repository = ? AND ref = ? AND ord BETWEEN ? AND ? ORDER BY ord DESC LIMIT ?
+		) ORDER BY ord`, r.Repository, r.Ref, oldest, order, laneWindow)
+	if err != nil {
+		return nil, err
+	}
+	lead := map[int64]bool{}
+	for i, is := range deploy.LeadUp(moves) {
+		lead[ids[i]] = is
+	}
+	return lead, nil
 }
 
 // newRun inserts a run and its jobs.
