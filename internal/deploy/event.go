@@ -33,7 +33,7 @@ type Event struct {
 	Tag        string // of Ref, when it is a tag
 	Before     string // what the ref pointed to; zeros or empty = unknown or new
 	After      string // what it points to now: for annotated tags the tag object
-	Commit     string // the commit to deploy; empty = resolved when the run starts
+	Commit     string // the commit to deploy; empty = resolved when the run starts, from After where that is there
 	Created    bool
 	Deleted    bool
 	Forced     bool

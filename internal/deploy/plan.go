@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -129,6 +130,9 @@ func wants(p *Pipeline, ev *Event) (run, deferred bool, why string) {
 	if ok, why := wantsRef(t, ev); !ok {
 		return false, false, why
 	}
+	if ev.Commit == "" {
+		return true, true, fmt.Sprintf("run starts for %s on %s, once its commit is known", clip7(ev.After), clip(ev.RefName()))
+	}
 	paths := (len(t.Paths) > 0 || len(t.PathsIgnore) > 0) && ev.Tag == ""
 	asks := p.If != nil && p.If.UsesChanged()
 	if ev.PathsCut && (paths || asks) {
@@ -224,7 +228,7 @@ func NewRunOf(cfg *Config, p *Pipeline, ev *Event) NewRun {
 		Actor: ev.Actor, Message: Cut(ev.Message, messageBytes), Inputs: ev.Inputs, Queue: p.Queue,
 	}
 	if p.Repository != "" {
-		r.Ref, r.Before, r.Commit = ev.Ref, ev.Before, ev.Commit
+		r.Ref, r.Before, r.Commit = ev.Ref, ev.Before, cmp.Or(ev.Commit, ev.After)
 		r.Forced = ev.Kind == Push && (ev.Forced || ev.Created || !known(ev.Before))
 	}
 	for i := range p.Jobs {

@@ -207,6 +207,8 @@ func (m *Mirror) fetch(ctx context.Context, hash plumbing.Hash, ref string) (str
 			continue // not there: look elsewhere
 		case errors.Is(err, transport.ErrEmptyRemoteRepository):
 			return "", fmt.Errorf("%s is empty", m.remote.Repository)
+		case spec[0].IsExactSHA1() && errors.Is(err, plumbing.ErrObjectNotFound):
+			continue // what a repository says that is a path
 		case isLocal(err):
 			return "", fmt.Errorf("%w: %w", errDamaged, err)
 		case spec[0].IsExactSHA1() && ctx.Err() == nil && !isFatal(err):

@@ -106,12 +106,15 @@ func (e *Engine) resolveRun(ctx context.Context, run *deploy.Run) error {
 		if commit, err = mirror.Fetch(ctx, tip, ref); err != nil {
 			return err
 		}
-		if message == "" {
-			if c, err := mirror.Commit(ctx, commit); err == nil {
-				message = deploy.Cut(c.Message, messageMax)
-			}
+	} else if commit, err = mirror.Fetch(ctx, commit, run.Ref); err != nil { // may be a tag object
+		return err
+	}
+	if message == "" {
+		if c, err := mirror.Commit(ctx, commit); err == nil {
+			message = deploy.Cut(c.Message, messageMax)
 		}
 	}
+	run.Commit = commit
 	why := ""
 	if run.Deferred {
 		ok, reason, err := e.decide(ctx, mirror, p, run, commit)
@@ -137,9 +140,6 @@ func (e *Engine) resolveRun(ctx context.Context, run *deploy.Run) error {
 
 // decide makes up for the half of a plan that needed the whole diff.
 func (e *Engine) decide(ctx context.Context, mirror *git.Mirror, p *deploy.Pipeline, run *deploy.Run, commit string) (bool, string, error) {
-	if _, err := mirror.Fetch(ctx, commit, run.Ref); err != nil {
-		return false, "", err
-	}
 	paths, err := e.changed(ctx, mirror, run.Before, commit)
 	if err != nil {
 		return false, "", err

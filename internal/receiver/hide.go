@@ -11,9 +11,12 @@ const hidden = "***"
 
 // hide takes the values of a hook's secret and token out of a payload, before
 // anything of it is read or kept: GitHub's ping tells the address that it was
-// sent to, with the token in it.
+// sent to, with the token in it. Values too short to be secret stay.
 func hide(payload []byte, values []string) []byte {
 	for _, v := range values {
+		if len(v) < secretLeast {
+			continue
+		}
 		for _, form := range forms(v) {
 			if bytes.Contains(payload, form) {
 				payload = bytes.ReplaceAll(payload, form, []byte(hidden))

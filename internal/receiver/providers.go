@@ -65,9 +65,11 @@ func readGitHub(name string, payload any) (*deploy.Event, error) {
 	ev.Message = text(head, "message")
 	// For an annotated tag after is the tag object; the head commit is what
 	// is to be deployed. A branch is never but where it points to.
-	ev.Commit = ev.After
-	if id := commit(str(head, "id")); id != "" && id != deploy.ZeroCommit && (ev.Branch == "" || ev.After == "") {
+	if id := commit(str(head, "id")); id != deploy.ZeroCommit {
 		ev.Commit = id
+	}
+	if ev.After != "" && (ev.Branch != "" || ev.After == deploy.ZeroCommit) {
+		ev.Commit = ev.After
 	}
 	if name := str(obj(p, "pusher"), "name"); ev.Actor == "" {
 		ev.Actor = name

@@ -237,6 +237,9 @@ func (rc *Receiver) decide(r *http.Request, cfg *deploy.Config, hook *deploy.Hoo
 	if err != nil {
 		return nil, nil, err
 	}
+	if hook.Token != nil {
+		values = append([]string{r.URL.RawQuery}, values...) // all of it, not the token alone
+	}
 	d, ev, err := read(r, hook, body, hide(payload, values))
 	if err != nil {
 		return nil, nil, err
