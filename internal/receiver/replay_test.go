@@ -1,11 +1,19 @@
 package receiver_test
 
 import (
+	"context"
+	"database/sql"
 	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"deployhook/internal/config"
 	"deployhook/internal/deploy"
+	"deployhook/internal/receiver"
 )
 
 func (x *fixture) run(id int64) *deploy.Run {
@@ -136,5 +144,49 @@ func TestReplayThatCannotBe(t *testing.T) {
 	x.use("hooks: { other: { provider: github, secret: { environment: TEST_SECRET } } }\n")
 	if _, err := x.rc.Replay(t.Context(), r.Delivery, false, "alice"); !errors.Is(err, deploy.ErrRefused) || !strings.Contains(err.Error(), "no hook github any more") {
 		t.Errorf("its hook is gone: %v", err)
+	}
+}
+
+func TestDeliveryIsKnownLongerThanItsBody(t *testing.T) {
+	x := start(t)
+	body := push(nil)
+	r := x.github("push", "1", body)
+	db, err := sql.Open("sqlite", filepath.Join(x.dir, "deployhook.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), "UPDATE deliveries SET body = NULL"); err != nil { // as Trim does in time
+		t.Fatal(err)
+	}
+	for _, id := range []string{"1", "2"} {
+		if again := x.github("push", id, body); again.status != 200 || again.Delivery != r.Delivery || again.Runs[0] != r.Runs[0] {
+			t.Errorf("id %s: %+v, want the receipt of %+v", id, again, r)
+		}
+	}
+	if again := x.github("push", "1", push(next)); again.status != 409 {
+		t.Errorf("the same id with another body: %+v", again)
+	}
+	if _, err := x.rc.Replay(t.Context(), r.Delivery, false, "alice"); !errors.Is(err, deploy.ErrRefused) || !strings.Contains(err.Error(), "is not kept any more") {
+		t.Errorf("a replay without a body: %v", err)
+	}
+}
+
+func TestReplayThatMustNotBeStartsNothing(t *testing.T) {
+	x := start(t)
+	r := x.github("push", "1", push(nil))
+	var asked []string
+	rc := receiver.New(receiver.Options{
+		Config: x.cfg.Load, Secret: config.Resolve, Store: x.store, Log: slog.New(slog.DiscardHandler), BodyMemory: 1 << 20,
+		Allowed: func(_ context.Context, r *deploy.NewRun) error {
+			asked = append(asked, fmt.Sprint(r.Pipeline, r.Force, r.Commit[:1]))
+			return fmt.Errorf("%w: no", deploy.ErrRefused)
+		},
+	})
+	if _, err := rc.Replay(t.Context(), r.Delivery, true, "alice"); !errors.Is(err, deploy.ErrRefused) {
+		t.Errorf("got %v", err)
+	}
+	if list, err := x.store.Runs(t.Context(), deploy.RunFilter{}); err != nil || len(list) != 1 || !slices.Equal(asked, []string{"shoptruea"}) {
+		t.Errorf("%d runs, %v; asked %v", len(list), err, asked)
 	}
 }
