@@ -240,3 +240,24 @@ func FuzzExpressionsNeverPanic(f *testing.F) {
 		}
 	})
 }
+
+func FuzzTemplatesNeverPanic(f *testing.F) {
+	for _, s := range []string{"plain", "${{ branch }}", "a ${{ payload.a }} b ${{payload.b[0]}}", "${{", "${{ }}", "${{ '}}' }}", "$${{ branch }}", "${{ ${{ }}"} {
+		f.Add(s, `{"a":{"b":[1,2]},"b":["x"]}`)
+	}
+	f.Fuzz(func(t *testing.T, src, payload string) {
+		tmpl, err := CompileTemplate(src)
+		if err != nil {
+			return
+		}
+		var p any
+		_ = json.Unmarshal([]byte(payload), &p)
+		got, err := tmpl.Expand(&Scope{Event: &Event{Branch: "main", Payload: p}})
+		if lit, ok := tmpl.Literal(); ok && (err != nil || got != lit || strings.Contains(src, "${{")) {
+			t.Errorf("%q expands to %q, %v", src, got, err)
+		}
+		if err == nil && len(got) > templateBytes+len(src) {
+			t.Errorf("%q expands to %d bytes", src, len(got))
+		}
+	})
+}

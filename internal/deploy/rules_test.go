@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 var now = time.Date(2026, 4, 1, 10, 15, 0, 0, time.UTC)
@@ -161,6 +162,17 @@ func FuzzGlobsNeverPanic(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pattern, name string) {
 		if ValidGlob(pattern) != nil && !strings.HasPrefix(pattern, "!") && MatchList([]string{pattern}, name) {
 			t.Errorf("%q is no pattern and matches %q", pattern, name)
+		}
+		// Every character can be meant as it is.
+		exact := ""
+		for _, b := range []byte(name) {
+			if b < 0x80 {
+				exact += `\`
+			}
+			exact += string([]byte{b})
+		}
+		if name != "" && len(exact) <= globBytes && utf8.ValidString(name) && (!MatchList([]string{exact}, name) || MatchList([]string{exact}, name+"x")) {
+			t.Errorf("%q does not match %q alone", exact, name)
 		}
 	})
 }

@@ -14,7 +14,7 @@ const hidden = "***"
 // sent to, with the token in it. Values too short to be secret stay.
 func hide(payload []byte, values []string) []byte {
 	for _, v := range values {
-		if len(v) < secretLeast {
+		if len(v) < secretLeast || !bytes.Contains(payload, plainest(v)) {
 			continue
 		}
 		for _, form := range forms(v) {
@@ -24,6 +24,19 @@ func hide(payload []byte, values []string) []byte {
 		}
 	}
 	return payload
+}
+
+// plainest is the longest part of a value that is written the same in all its
+// forms: where that is not, none of them is.
+func plainest(value string) (longest []byte) {
+	for part := range bytes.FieldsFuncSeq([]byte(value), func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
+	}) {
+		if len(part) > len(longest) {
+			longest = part
+		}
+	}
+	return longest
 }
 
 // forms are how a value may stand in JSON: as it is or in an address, each

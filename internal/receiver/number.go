@@ -58,14 +58,11 @@ const floatDigits = 15
 // longNumbers says whether a number of JSON may be more than a float64 holds:
 // it is long, or has an exponent.
 func longNumbers(b []byte) bool {
-	run, quoted := 0, false
+	run := 0
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
-		case quoted && c == '\\':
-			i++
 		case c == '"':
-			quoted, run = !quoted, 0
-		case quoted:
+			i, run = closing(b, i+1), 0
 		case c >= '0' && c <= '9' || run > 0 && c == '.':
 			if run++; run > floatDigits {
 				return true
@@ -77,4 +74,23 @@ func longNumbers(b []byte) bool {
 		}
 	}
 	return false
+}
+
+// closing is where a string of JSON ends that begins at i: its second quote.
+func closing(b []byte, i int) int {
+	for {
+		n := bytes.IndexByte(b[i:], '"')
+		if n < 0 {
+			return len(b)
+		}
+		slashes := 0
+		for slashes < n && b[i+n-1-slashes] == '\\' {
+			slashes++
+		}
+		i += n
+		if slashes%2 == 0 {
+			return i
+		}
+		i++
+	}
 }
