@@ -1,14 +1,13 @@
 package receiver_test
 
 import (
-	"database/sql"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"deployhook/internal/deploy"
+	"deployhook/internal/store/storetest"
 )
 
 // sha is a commit by a letter.
@@ -86,19 +85,7 @@ func TestUnwantedPushesOrderALaneToo(t *testing.T) {
 func TestLockedDatabaseLosesNothing(t *testing.T) {
 	x := start(t)
 	one := x.moves("a", "b")
-	db, err := sql.Open("sqlite", filepath.Join(x.dir, "deployhook.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	conn, err := db.Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := conn.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
-		t.Fatal(err)
-	}
+	unlock := storetest.LockSQLite(t, x.dir)
 	r := x.moves("b", "c")
 	if r.status != 503 || r.retry == "" || !strings.Contains(r.Message, "could not be stored: redeliver it later") {
 		t.Errorf("with the database locked: %+v", r)
@@ -106,9 +93,7 @@ func TestLockedDatabaseLosesNothing(t *testing.T) {
 	if !strings.Contains(x.log.String(), "the database did not answer within 8s") {
 		t.Errorf("the log does not say why:\n%s", x.log)
 	}
-	if _, err := conn.ExecContext(t.Context(), "ROLLBACK"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	// What was given up may still be written; either way there is one run.
 	r = x.moves("b", "c")
 	if r.status != 202 && r.status != 200 || len(r.Runs) != 1 || r.Runs[0] == one.Runs[0] {

@@ -2,11 +2,9 @@ package receiver_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"deployhook/internal/config"
 	"deployhook/internal/deploy"
 	"deployhook/internal/receiver"
+	"deployhook/internal/store/storetest"
 )
 
 func (x *fixture) run(id int64) *deploy.Run {
@@ -151,14 +150,7 @@ func TestDeliveryIsKnownLongerThanItsBody(t *testing.T) {
 	x := start(t)
 	body := push(nil)
 	r := x.github("push", "1", body)
-	db, err := sql.Open("sqlite", filepath.Join(x.dir, "deployhook.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.ExecContext(t.Context(), "UPDATE deliveries SET body = NULL"); err != nil { // as Trim does in time
-		t.Fatal(err)
-	}
+	storetest.DropBodies(t, x.dir)
 	for _, id := range []string{"1", "2"} {
 		if again := x.github("push", id, body); again.status != 200 || again.Delivery != r.Delivery || again.Runs[0] != r.Runs[0] {
 			t.Errorf("id %s: %+v, want the receipt of %+v", id, again, r)
