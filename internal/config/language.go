@@ -70,13 +70,17 @@ func writeLanguage(b *bytes.Buffer) {
 
 const expressionsText = `An ` + "`if`" + ` is a bare expression; in values of ` + "`env`" + ` one stands within ` + "`${{ }}`" + `. Operators are
 ` + "`== != < <= > >= + - * / % and or not && || ! in ?: ??`" + ` and, between two texts,
-` + "`contains`, `startsWith`, `endsWith`, `matches`" + ` (a regular expression): ` + "`branch startsWith \"release/\"`" + `.
+` + "`contains` (also a member of a list), `startsWith`, `endsWith`, `matches`" + ` (a regular expression): ` + "`branch startsWith \"release/\"`" + `.
 Functions besides those below are ` + "`len lower upper trim int float string`" + `.
 
-- A path that is missing is null, and null is false. An error in an ` + "`if`" + ` counts as false; the answer
-  to the delivery, or the run, says which and why.
+- A path that is missing is null. Null, false, 0 and the empty text are false, all else is true; a
+  comparison with null other than ` + "`==` and `!=`" + ` is false, and a function of null is null.
+- An error in an ` + "`if`" + ` counts as false; the answer to the delivery, or the run, says which path and why:
+  ` + "`payload.user is a string, not an object`" + `.
+- Numbers keep their digits: 9007199254740993 stays what it is, and what neither an integer of 64 bits
+  nor a floating-point number holds is text. Of two equal keys of an object the last counts.
 - In ` + "`${{ }}`" + ` null is the empty text, and lists and objects are JSON. A value of more than 64 KiB, or
-  with a NUL byte, fails the step.
+  with a NUL byte, fails the step. ` + "`+`" + ` makes texts of at most 1 MiB.
 - Unknown names, unknown jobs in ` + "`needs`" + ` and GitHub's ` + "`contains(a, b)`" + ` are errors of the file.
 `
 
