@@ -34,6 +34,7 @@ type Agent struct {
 	files     map[string]string // variable -> path of a file that was sent
 	steps     map[string]*step
 	canceled  map[string]bool // steps to end, also before they began
+	ending    bool            // no step starts any more
 
 	reap reaper
 }
@@ -54,9 +55,10 @@ func Main(version string) int {
 	// a step. Kernels before 5.11 do not know the flag: there Go's own files
 	// are closed all the same.
 	_ = unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
-	// Who starts the agent ends it by closing the connection; a ctrl-C in a
-	// terminal is for the daemon to handle.
-	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	// Who starts the agent ends it by closing the connection. Taken and not
+	// ignored: what is ignored stays so in every step, where a shell could not
+	// even trap it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	conn, err := net.FileConn(os.Stdin)
 	if err != nil {
 		return fail(fmt.Errorf("deployhook agent is started by deployhook itself, with a socket as its standard input: %w", err))
@@ -81,11 +83,23 @@ func Main(version string) int {
 	if a.state, err = openState(a.nonce); err != nil {
 		return fail(err)
 	}
-	defer a.state.close()
+	defer func() {
+		if err := a.state.close(); err != nil {
+			fail(err)
+		}
+	}()
 	if err := wire.Hello(conn, version, a.nonce); err != nil {
 		return fail(err)
 	}
 	go a.reap.run()
+	// Whoever sends SIGTERM gets what the end of the connection gives: no step
+	// and no lock is left behind.
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	go func() { <-term; conn.Close() }()
+	// What killed agents left is ended now, not when the next job comes; a job
+	// waits for it when it opens its directory.
+	go func() { _ = a.state.buryDead() }()
 	a.serve(conn)
 	a.end()
 	return 0
@@ -138,6 +152,7 @@ func (a *Agent) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), stepGrace+5*time.Second)
 	defer cancel()
 	a.mu.Lock()
+	a.ending = true
 	steps := make([]*step, 0, len(a.steps))
 	for _, s := range a.steps {
 		steps = append(steps, s)
@@ -152,7 +167,7 @@ func (a *Agent) end() {
 		case <-ctx.Done():
 		}
 	}
-	a.reap.endAll()
+	a.reap.endAll(0)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.path != nil {

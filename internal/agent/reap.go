@@ -7,9 +7,11 @@ import (
 	"os/exec"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -76,21 +78,34 @@ func (r *reaper) sweep() {
 	}
 }
 
+// endTime bounds how long endAll chases processes that start others.
+const endTime = 5 * time.Second
+
 // endAll ends every descendant of the agent, at once, and gives the names of
-// those it met.
-func (r *reaper) endAll() []string {
+// those it met. group is that of a step, or 0.
+func (r *reaper) endAll(group int) []string {
 	var names []string
 	seen := map[int]bool{}
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(endTime); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		r.sweep()
 		list := descendants(os.Getpid())
 		if len(list) == 0 {
 			break
 		}
+		mine := map[int]bool{group: group != 0}
 		for _, p := range list {
+			mine[p.pid] = true
 			if !seen[p.pid] {
 				seen[p.pid] = true
 				names = append(names, fmt.Sprintf("%s (pid %d)", p.name, p.pid))
+			}
+		}
+		// A whole group dies at once; one by one, what forks fast gets away.
+		// Only of groups that a descendant leads: a step may have put its
+		// process into a group of somebody else's.
+		for _, p := range list {
+			if p.group > 1 && mine[p.group] {
+				_ = unix.Kill(-p.group, unix.SIGKILL)
 			}
 			_ = unix.Kill(p.pid, unix.SIGKILL)
 		}
@@ -107,8 +122,8 @@ func hasChildren() bool {
 }
 
 type process struct {
-	pid, parent int
-	name        string
+	pid, parent, group int
+	name               string // without control characters
 }
 
 // descendants lists the living processes below root.
@@ -151,9 +166,16 @@ func readProcess(pid int) (process, bool) {
 		return process{}, false
 	}
 	f := bytes.Fields(b[to+1:])
-	if len(f) < 2 || f[0][0] == 'Z' || f[0][0] == 'X' {
+	if len(f) < 3 || f[0][0] == 'Z' || f[0][0] == 'X' {
 		return process{}, false
 	}
 	parent, err := strconv.Atoi(string(f[1]))
-	return process{pid: pid, parent: parent, name: string(b[from+1 : to])}, err == nil
+	group, gerr := strconv.Atoi(string(f[2]))
+	name := strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, string(b[from+1:to]))
+	return process{pid: pid, parent: parent, group: group, name: name}, err == nil && gerr == nil
 }

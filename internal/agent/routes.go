@@ -35,6 +35,9 @@ func (a *Agent) routes() http.Handler {
 	m.HandleFunc("POST "+wire.RouteLook, handle(func(_ *http.Request, p wire.Path) (wire.Found, error) {
 		return found(release.Look(p.Path))
 	}))
+	m.HandleFunc("POST "+wire.RouteBury, handle(func(*http.Request, wire.Empty) (wire.Empty, error) {
+		return wire.Empty{}, a.state.buryDead()
+	}))
 	m.HandleFunc("POST "+wire.RouteAbandon, handle(func(r *http.Request, p wire.Path) (wire.Empty, error) {
 		path, err := release.Open(r.Context(), p.Path, release.Owner{Job: "unlock"})
 		if err != nil {
@@ -140,16 +143,18 @@ func (a *Agent) openRelease(r *http.Request, q wire.OpenRelease) (wire.Found, er
 	if err := a.state.buryDead(); err != nil {
 		return wire.Found{}, err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.path != nil {
-		return wire.Found{}, errors.New("a release path is open already")
-	}
+	// Waiting for the lock may take a minute, in which the agent must be able
+	// to end.
 	p, err := release.Open(r.Context(), q.Path, release.Owner{Daemon: q.Daemon, Run: q.Run, Job: q.Job, Attempt: q.Attempt})
 	if err != nil {
 		return wire.Found{}, err
 	}
 	f, err := found(p.Found())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil && (a.path != nil || a.ending) {
+		err = errors.New("a release path is open already")
+	}
 	if err != nil {
 		p.Close()
 		return f, err
@@ -177,14 +182,10 @@ func (a *Agent) openWorkspace(_ *http.Request, q wire.Workspace) (wire.Dir, erro
 	return wire.Dir{Dir: dir}, nil
 }
 
-// workDir is a directory for files of the agent's own; empty (the system's
-// temporary directory) when it cannot be made.
-func (a *Agent) workDir() string {
+// workDir makes a directory for files of the agent's own.
+func (a *Agent) workDir() (string, error) {
 	dir := filepath.Join(a.state.work(), ".files")
-	if os.MkdirAll(dir, 0o700) != nil {
-		return ""
-	}
-	return dir
+	return dir, os.MkdirAll(dir, 0o700)
 }
 
 func (a *Agent) cancelStep(_ *http.Request, q wire.Cancel) (wire.Empty, error) {
@@ -202,7 +203,7 @@ var variableName = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
 
 // putFile keeps a file for the steps, which find its path in a variable.
 func (a *Agent) putFile(w http.ResponseWriter, r *http.Request) {
-	if err := a.keepFile(r.PathValue("name"), io.LimitReader(r.Body, wire.FileMost)); err != nil {
+	if err := a.keepFile(r.PathValue("name"), http.MaxBytesReader(w, r.Body, wire.FileMost)); err != nil {
 		writeError(w, err)
 		return
 	}
@@ -213,8 +214,16 @@ func (a *Agent) keepFile(name string, content io.Reader) error {
 	if !variableName.MatchString(name) {
 		return fmt.Errorf("%q is not the name of a variable", name)
 	}
-	path := filepath.Join(a.workDir(), strings.ToLower(name))
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	dir, err := a.workDir()
+	if err != nil {
+		return fmt.Errorf("keeping a file for the steps: %w", err)
+	}
+	path := filepath.Join(dir, strings.ToLower(name))
+	// A step may have put something else in its place.
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("keeping a file for the steps: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
 		_, err = io.Copy(f, content)
 		err = errors.Join(err, f.Close())

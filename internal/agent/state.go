@@ -4,25 +4,31 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"deployhook/internal/agent/wire"
+	"deployhook/internal/release"
 )
 
-// state is an agent's directory: DIR/agents/NONCE is locked while it lives,
-// DIR/work/NONCE holds its workspace and files. A file that nobody locks is an
-// agent that was killed: what it left is ended and removed by the next one.
+// state is an agent's directory: DIR/agents/NONCE is locked while it lives and
+// holds its process id, DIR/work/NONCE holds its workspace and files. A mark
+// that nobody locks is an agent that was killed: what it left is ended and
+// removed by the next one.
 type state struct {
 	dir   string
 	nonce string
 	lock  *os.File
 }
+
+// newMark ends the name of a mark that is not locked yet.
+const newMark = ".new"
 
 func openState(nonce string) (*state, error) {
 	dir := os.Getenv(wire.StateVariable)
@@ -39,14 +45,31 @@ func openState(nonce string) (*state, error) {
 			return nil, fmt.Errorf("making a directory to work in: %w", err)
 		}
 	}
-	var err error
-	if s.lock, err = os.OpenFile(s.path("agents", nonce), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
-		return nil, fmt.Errorf("marking the agent as alive: %w", err)
+	return s, s.mark()
+}
+
+// mark says that this agent lives. The mark gets its name when it is locked:
+// before that another agent would take it for one of the dead.
+func (s *state) mark() error {
+	made := s.path("agents", s.nonce+newMark)
+	f, err := os.OpenFile(made, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		s.lock = f
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			_, err = fmt.Fprintln(f, os.Getpid())
+		}
+		if err == nil {
+			err = os.Rename(made, s.path("agents", s.nonce))
+		}
+		if err != nil {
+			os.Remove(made)
+			f.Close()
+		}
 	}
-	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("marking the agent as alive: %w", err)
+	if err != nil {
+		return fmt.Errorf("marking the agent as alive: %w", err)
 	}
-	return s, nil
+	return nil
 }
 
 func (s *state) path(elem ...string) string {
@@ -56,11 +79,11 @@ func (s *state) path(elem ...string) string {
 // work is this agent's own directory.
 func (s *state) work() string { return s.path("work", s.nonce) }
 
-// close removes what the agent had, its mark last.
-func (s *state) close() {
-	removeTree(s.work())
-	os.Remove(s.path("agents", s.nonce))
-	s.lock.Close()
+// close removes what the agent had, its mark last. What cannot be removed now
+// the next agent tries again.
+func (s *state) close() error {
+	err := release.RemoveTree(s.work())
+	return errors.Join(err, os.Remove(s.path("agents", s.nonce)), s.lock.Close())
 }
 
 var nonceForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
@@ -68,27 +91,68 @@ var nonceForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 // buryDead ends the processes that killed agents left, and removes their
 // directories.
 func (s *state) buryDead() error {
-	entries, err := os.ReadDir(s.path("agents"))
+	// One at a time, of all agents: a mark that another one buries looks like
+	// one of the living.
+	turn, err := os.Open(s.path("agents"))
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		name := e.Name()
-		if name == s.nonce || !nonceForm.MatchString(name) {
-			continue
+	defer turn.Close()
+	for {
+		if err = unix.Flock(int(turn.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			break
 		}
-		f, err := os.OpenFile(s.path("agents", name), os.O_RDWR, 0)
-		if err != nil {
-			continue // it has ended by itself meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("waiting for another agent: %w", err)
+	}
+	// Before the marks: who makes a directory now has made its mark before.
+	works, err := os.ReadDir(s.path("work"))
+	if err != nil {
+		return err
+	}
+	marks, err := os.ReadDir(s.path("agents"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range marks {
+		switch name := e.Name(); {
+		case name == s.nonce:
+		case nonceForm.MatchString(name):
+			errs = append(errs, s.buryOne(name))
+		case strings.HasSuffix(name, newMark):
+			// It was killed in the moment of its birth.
+			if st, err := e.Info(); err == nil && time.Since(st.ModTime()) > time.Minute {
+				os.Remove(s.path("agents", name))
+			}
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			endMarked(name)
-			removeTree(s.path("work", name))
-			os.Remove(s.path("agents", name))
+	}
+	for _, e := range works {
+		if name := e.Name(); name != s.nonce && nonceForm.MatchString(name) {
+			if _, err := os.Lstat(s.path("agents", name)); os.IsNotExist(err) {
+				errs = append(errs, release.RemoveTree(s.path("work", name)))
+			}
 		}
-		f.Close()
+	}
+	// What cannot be removed is in nobody's way.
+	if err := errors.Join(errs...); err != nil {
+		fmt.Fprintln(os.Stderr, "removing what an earlier agent left:", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return nil
+}
+
+func (s *state) buryOne(nonce string) error {
+	f, err := os.OpenFile(s.path("agents", nonce), os.O_RDWR, 0)
+	if err != nil {
+		return nil // it has ended by itself meanwhile
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return nil // it lives
+	}
+	endMarked(nonce)
+	return errors.Join(release.RemoveTree(s.path("work", nonce)), os.Remove(s.path("agents", nonce)))
 }
 
 // endMarked ends this user's processes that a dead agent's steps started, and
@@ -123,18 +187,4 @@ func processes() []int {
 		}
 	}
 	return pids
-}
-
-// removeTree removes a directory, also where a step took the right to write.
-func removeTree(dir string) {
-	if err := os.RemoveAll(dir); err == nil || !errors.Is(err, fs.ErrPermission) {
-		return
-	}
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	_ = os.RemoveAll(dir)
 }

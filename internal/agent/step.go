@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -24,10 +23,13 @@ import (
 )
 
 const (
-	stepGrace   = 10 * time.Second       // between SIGTERM and SIGKILL
-	drainTime   = 250 * time.Millisecond // for output that is on its way when the process has ended
-	outputMost  = 4 << 30                // bytes of a step's output: then it is ended
+	stepGrace   = 10 * time.Second      // between SIGTERM and SIGKILL
+	groupLook   = 20 * time.Millisecond // between looks whether a group that was sent SIGTERM has ended
+	drainTime   = time.Second           // without output, for pipes that something out of reach keeps open
+	drainMost   = 30 * time.Second      // for them in all
 	outputChunk = 32 << 10
+	commandMost = 96 << 10 // bytes of a command that goes on a command line: one word holds 128 KiB
+	valueMost   = 128 << 10
 )
 
 type stopReason int
@@ -52,12 +54,6 @@ func (s *step) stop(why stopReason) {
 	s.once.Do(func() { s.term <- why })
 }
 
-// output is a piece of what a step printed.
-type output struct {
-	kind byte
-	data []byte
-}
-
 // runStep runs a command and streams its output, then its result.
 func (a *Agent) runStep(w http.ResponseWriter, r *http.Request) {
 	var req wire.Step
@@ -79,12 +75,10 @@ func (a *Agent) runStep(w http.ResponseWriter, r *http.Request) {
 	}
 	defer cleanup()
 	s := &step{done: make(chan struct{}), term: make(chan stopReason, 1)}
-	a.mu.Lock()
-	a.steps[req.ID] = s
-	if a.canceled[req.ID] {
-		s.stop(stopCanceled) // it was canceled before it came here
+	if !a.begin(req.ID, s) {
+		writeError(w, errors.New("the agent is ending"))
+		return
 	}
-	a.mu.Unlock()
 	defer func() {
 		a.mu.Lock()
 		delete(a.steps, req.ID)
@@ -92,6 +86,21 @@ func (a *Agent) runStep(w http.ResponseWriter, r *http.Request) {
 	}()
 	w.WriteHeader(http.StatusOK)
 	a.result(w, a.run(w, cmd, &req, s))
+}
+
+// begin takes a step in, unless the agent is ending: what starts after that
+// nobody would end.
+func (a *Agent) begin(id string, s *step) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ending {
+		return false
+	}
+	a.steps[id] = s
+	if a.canceled[id] {
+		s.stop(stopCanceled) // it was canceled before it came here
+	}
+	return true
 }
 
 // result sends the last frame.
@@ -106,83 +115,74 @@ func (a *Agent) result(w http.ResponseWriter, res wire.Result) {
 // run starts the command and stays until nothing of it lives.
 func (a *Agent) run(w http.ResponseWriter, cmd *exec.Cmd, req *wire.Step, s *step) (res wire.Result) {
 	defer close(s.done)
-	outR, outW, err := os.Pipe()
+	out, err := newPipes(cmd)
 	if err != nil {
 		return wire.Result{Error: err.Error()}
 	}
-	errR, errW, err := os.Pipe()
-	if err != nil {
-		outR.Close()
-		outW.Close()
-		return wire.Result{Error: err.Error()}
-	}
-	cmd.Stdout, cmd.Stderr = outW, errW
 	err = a.reap.start(cmd)
-	outW.Close()
-	errW.Close()
+	out.started()
 	if err != nil {
-		outR.Close()
-		errR.Close()
+		out.close()
 		return wire.Result{Error: startError(err, cmd, req)}
 	}
-	chunks := make(chan output)
-	stop := make(chan struct{}) // nobody reads chunks any more
-	var readers sync.WaitGroup
-	readers.Go(func() { pump(outR, wire.FrameStdout, chunks, stop) })
-	readers.Go(func() { pump(errR, wire.FrameStderr, chunks, stop) })
+	sent := make(chan struct{})
+	go func() { defer close(sent); out.send(w, s) }()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	eof := make(chan struct{})
-	go func() { readers.Wait(); close(eof) }()
 
-	why := a.watch(w, cmd, req, s, chunks, ended, eof)
-	res.LeftOver = a.reap.endAll()
-	// What still holds the pipes has been ended: the rest comes at once.
-	drain(w, chunks, eof)
-	close(stop)
-	outR.Close()
-	errR.Close()
-	<-eof
+	why := a.watch(cmd, req, s, ended)
+	res.LeftOver = cutNames(a.reap.endAll(cmd.Process.Pid))
+	// What held the pipes has been ended: the rest of the output comes at once.
+	out.finish()
+	t := time.NewTimer(drainMost)
+	defer t.Stop()
+	select {
+	case <-sent:
+	case <-t.C:
+		out.close()
+		<-sent
+	}
+	out.close()
 	describe(&res, cmd, why)
 	return res
 }
 
-// watch passes output on until the process has ended, and ends it when it
-// must. A child that keeps the pipes open does not keep the step.
-func (a *Agent) watch(w http.ResponseWriter, cmd *exec.Cmd, req *wire.Step, s *step, chunks chan output, ended chan error, eof chan struct{}) (why stopReason) {
+// watch waits until the process has ended, and ends it when it must. A child
+// that keeps the pipes open does not keep the step.
+func (a *Agent) watch(cmd *exec.Cmd, req *wire.Step, s *step, ended chan error) (why stopReason) {
+	pid := cmd.Process.Pid
 	var timeout <-chan time.Time
 	if req.Timeout > 0 {
 		t := time.NewTimer(time.Duration(req.Timeout) * time.Millisecond)
 		defer t.Stop()
 		timeout = t.C
 	}
-	var kill <-chan time.Time
+	var kill, look <-chan time.Time
 	end := func(reason stopReason) {
 		if why != notStopped {
 			return
 		}
 		why = reason
-		_ = unix.Kill(-cmd.Process.Pid, unix.SIGTERM)
-		t := time.NewTimer(stepGrace)
-		kill = t.C
+		_ = unix.Kill(-pid, unix.SIGTERM)
+		kill = time.After(stepGrace)
 	}
-	total := int64(0)
-	flusher := http.NewResponseController(w)
 	for {
 		select {
 		case <-ended:
-			a.reap.waited(cmd.Process.Pid)
-			return why
-		case c := <-chunks:
-			if total += int64(len(c.data)); total > outputMost {
-				end(stopOutput)
-				continue
+			ended = nil
+			a.reap.waited(pid)
+			if why == notStopped || kill == nil {
+				return why
 			}
-			if err := wire.WriteFrame(w, c.kind, c.data); err != nil {
-				end(stopCanceled) // nobody listens: the connection has ended
-				continue
+			// A shell dies of the signal at once; what it was running has the
+			// rest of the grace to end as it wants.
+			t := time.NewTicker(groupLook)
+			defer t.Stop()
+			look = t.C
+		case <-look:
+			if errors.Is(unix.Kill(-pid, 0), unix.ESRCH) {
+				return why
 			}
-			_ = flusher.Flush()
 		case <-timeout:
 			timeout = nil
 			end(stopTimeout)
@@ -190,47 +190,21 @@ func (a *Agent) watch(w http.ResponseWriter, cmd *exec.Cmd, req *wire.Step, s *s
 			end(reason)
 		case <-kill:
 			kill = nil
-			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
-			// It may have left its group.
-			_ = cmd.Process.Kill()
+			_ = unix.Kill(-pid, unix.SIGKILL)
+			if ended == nil {
+				return why
+			}
+			_ = cmd.Process.Kill() // it may have left its group
 		}
 	}
 }
 
-// pump reads a pipe until its end.
-func pump(r io.Reader, kind byte, chunks chan<- output, stop <-chan struct{}) {
-	for {
-		buf := make([]byte, outputChunk)
-		n, err := r.Read(buf)
-		if n > 0 {
-			select {
-			case chunks <- output{kind, buf[:n]}:
-			case <-stop:
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
+// cutNames bounds the names of what a step left running.
+func cutNames(names []string) []string {
+	if n := len(names); n > wire.LeftOverMost {
+		names = append(names[:wire.LeftOverMost-1:wire.LeftOverMost-1], fmt.Sprintf("and %d more processes", n-wire.LeftOverMost+1))
 	}
-}
-
-// drain passes on what is left in the pipes, for a short time.
-func drain(w io.Writer, chunks <-chan output, eof <-chan struct{}) {
-	t := time.NewTimer(drainTime)
-	defer t.Stop()
-	for {
-		select {
-		case c := <-chunks:
-			if wire.WriteFrame(w, c.kind, c.data) != nil {
-				return
-			}
-		case <-eof:
-			return
-		case <-t.C:
-			return
-		}
-	}
+	return names
 }
 
 // describe says how the process ended.
@@ -241,7 +215,7 @@ func describe(res *wire.Result, cmd *exec.Cmd, why stopReason) {
 	case stopCanceled:
 		res.Canceled = true
 	case stopOutput:
-		res.Error = fmt.Sprintf("ended: it printed more than %d GiB", outputMost>>30)
+		res.Error = fmt.Sprintf("ended: it printed more than %d GiB", wire.OutputMost>>30)
 	}
 	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if !ok {
@@ -253,19 +227,34 @@ func describe(res *wire.Result, cmd *exec.Cmd, why stopReason) {
 	}
 	code := status.ExitStatus()
 	res.ExitCode = &code
-	if why == notStopped && code == 127 {
-		res.Error = "exit status 127: a command was not found; PATH is " + lookup(cmd.Env, "PATH")
+	if why == notStopped {
+		res.Error = exitSentence(code, cmd.Env)
 	}
-	if why == notStopped && code == 126 {
-		res.Error = "exit status 126: a command is not executable"
+}
+
+// exitSentence says what an exit status means in which shells say more than
+// that a command failed; empty for all others.
+func exitSentence(code int, env []string) string {
+	switch {
+	case code == 127:
+		return "exit status 127: a command was not found; PATH is " + lookup(env, "PATH")
+	case code == 126:
+		return "exit status 126: a command is not executable"
+	case code > 128 && code-128 <= 31:
+		name := unix.SignalName(syscall.Signal(code - 128))
+		if name == "SIGKILL" {
+			name += "; was it out of memory?"
+		}
+		return fmt.Sprintf("exit status %d: a command was ended by %s", code, name)
 	}
+	return ""
 }
 
 // startError says why a process could not be started.
 func startError(err error, cmd *exec.Cmd, req *wire.Step) string {
 	switch {
 	case errors.Is(err, syscall.E2BIG):
-		return "the environment is too large for a process: one variable holds 128 KiB at most"
+		return tooLarge(cmd.Env)
 	case errors.Is(err, fs.ErrNotExist):
 		if _, serr := os.Stat(cmd.Dir); serr != nil {
 			return fmt.Sprintf("the working directory %s is not there", cmd.Dir)
@@ -277,6 +266,18 @@ func startError(err error, cmd *exec.Cmd, req *wire.Step) string {
 	return err.Error()
 }
 
+// tooLarge says which variable a process cannot be given.
+func tooLarge(env []string) string {
+	total := 0
+	for _, kv := range env {
+		total += len(kv) + 1
+		if name, _, _ := strings.Cut(kv, "="); len(kv) >= valueMost {
+			return fmt.Sprintf("the variable %s has %d bytes: one variable holds 128 KiB at most", name, len(kv)-len(name)-1)
+		}
+	}
+	return fmt.Sprintf("the environment is too large for a process: %d variables of %d bytes together", len(env), total)
+}
+
 // command makes the process of a step; cleanup removes its script, if any.
 func (a *Agent) command(req *wire.Step) (*exec.Cmd, func(), error) {
 	cleanup := func() {}
@@ -285,21 +286,28 @@ func (a *Agent) command(req *wire.Step) (*exec.Cmd, func(), error) {
 		return nil, cleanup, err
 	}
 	if script {
-		f, err := os.CreateTemp(a.workDir(), "step-")
+		dir, err := a.workDir()
 		if err != nil {
-			return nil, cleanup, err
+			return nil, cleanup, fmt.Errorf("making the step's script: %w", err)
+		}
+		f, err := os.CreateTemp(dir, "step-")
+		if err != nil {
+			return nil, cleanup, fmt.Errorf("making the step's script: %w", err)
 		}
 		_, err = f.WriteString(req.Command + "\n")
-		if err = errors.Join(err, f.Close()); err != nil {
-			return nil, cleanup, err
-		}
 		cleanup = func() { os.Remove(f.Name()) }
+		if err = errors.Join(err, f.Close()); err != nil {
+			cleanup()
+			return nil, func() {}, fmt.Errorf("making the step's script: %w", err)
+		}
 		for i := range argv {
 			argv[i] = strings.ReplaceAll(argv[i], "{0}", f.Name())
 		}
 	}
 	env := a.environment(req)
-	cmd := &exec.Cmd{Path: argv[0], Args: argv, Dir: req.Dir, Env: env, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
+	cmd := &exec.Cmd{Path: argv[0], Args: argv, Dir: req.Dir, Env: env, SysProcAttr: &syscall.SysProcAttr{
+		Setsid: true, // a process group of its own, and no terminal at which it could ask for a password
+	}}
 	if !strings.Contains(argv[0], "/") {
 		found, err := findIn(lookup(env, "PATH"), argv[0])
 		if err != nil {
@@ -314,21 +322,25 @@ func (a *Agent) command(req *wire.Step) (*exec.Cmd, func(), error) {
 // shellCommand gives the arguments of a shell; script says that {0} in them
 // stands for a file with the command.
 func shellCommand(shell, command string) (argv []string, script bool, err error) {
-	switch f := strings.Fields(shell); {
-	case len(f) == 0:
+	f := strings.Fields(shell)
+	if len(f) == 0 {
+		f = []string{"sh"}
 		if _, err := exec.LookPath("bash"); err == nil {
-			return []string{"bash", "-eo", "pipefail", "-c", command}, false, nil
+			f[0] = "bash"
 		}
-		return []string{"sh", "-e", "-c", command}, false, nil
-	case slices.ContainsFunc(f, func(s string) bool { return strings.Contains(s, "{0}") }):
-		return f, true, nil
-	case len(f) == 1 && f[0] == "bash":
-		return []string{"bash", "-eo", "pipefail", "-c", command}, false, nil
-	case len(f) == 1 && f[0] == "sh":
-		return []string{"sh", "-e", "-c", command}, false, nil
-	default:
-		return append(f, "-c", command), false, nil
 	}
+	if slices.ContainsFunc(f, func(s string) bool { return strings.Contains(s, "{0}") }) {
+		return f, true, nil
+	}
+	if len(f) == 1 && f[0] == "bash" {
+		f = []string{"bash", "-eo", "pipefail"}
+	} else if len(f) == 1 && f[0] == "sh" {
+		f = []string{"sh", "-e"}
+	}
+	if len(command) > commandMost {
+		return append(f, "{0}"), true, nil
+	}
+	return append(f, "-c", command), false, nil
 }
 
 // base are the variables that the agent has and a step gets.

@@ -122,7 +122,7 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 		return err
 	}
 	defer control.Close()
-	d.hosts = host.New(host.Options{State: filepath.Join(f.Server.Data, "agent"), Log: d.log})
+	d.hosts = host.New(host.Options{State: filepath.Join(f.Server.Data, "agent"), Version: d.o.Version, Log: d.log})
 	defer d.hosts.Close()
 	d.engine = pipeline.New(pipeline.Options{
 		Store: d.store, Hosts: d.hosts, Mirrors: mirrors, Workers: f.Server.Workers, URL: f.Server.URL, Log: d.log,

@@ -1,6 +1,10 @@
 package deploy
 
-import "time"
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+)
 
 // Phase is how far a switch has come.
 type Phase string
@@ -54,12 +58,38 @@ type ReleaseLine struct {
 	Pops       bool         `json:"pops,omitempty"` // live: a rollback that took the top off the stack
 }
 
+// Bounds of the words in a line, in bytes.
+const (
+	lineWordMost       = 200
+	lineRepositoryMost = 1000
+)
+
+// Valid says whether a line has the form that deployhook writes. What does not
+// have it is acted upon by nobody.
+func (l *ReleaseLine) Valid() bool {
+	switch l.State {
+	case ReleasePreparing, ReleasePrepared, ReleaseLive, ReleaseBad, ReleaseRemoved:
+	default:
+		return false
+	}
+	return ValidReleaseID(l.Release) && (l.Commit == "" || validCommit(l.Commit)) && l.Run >= 0 &&
+		len(l.Daemon) <= lineWordMost && len(l.Job) <= lineWordMost && len(l.Repository) <= lineRepositoryMost &&
+		clean(l.Daemon) && clean(l.Job) && clean(l.Repository)
+}
+
+func validCommit(s string) bool { return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == "" }
+
+// clean says whether a text has no control characters.
+func clean(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError })
+}
+
 // Found is what an agent sees when it opens a release path.
 type Found struct {
 	Intent  *Intent       // nil = none
 	Foreign string        // not empty: intent.json cannot be read or is of an unknown format; the reason
 	Current string        // "releases/<id>", empty = no link
-	Lines   []ReleaseLine // the last 1,000, oldest first
+	Lines   []ReleaseLine // the last 1,000, oldest first; a release whose directory is gone has been removed in the last one
 }
 
 // Release is one published copy of a commit on one host, as its lines tell.

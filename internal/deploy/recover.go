@@ -41,7 +41,7 @@ func Recover(f *Found, daemon string, run int64, job string) (Recovery, string) 
 	case !validName(in.To) || in.From != "" && !validName(in.From):
 		return RecoverBlocked, "the journal of the last switch names releases that are none"
 	case in.Run != run || in.Job != job:
-		return RecoverBlocked, fmt.Sprintf("an unfinished switch of run %d job %s is here", in.Run, in.Job)
+		return RecoverBlocked, fmt.Sprintf("an unfinished switch of run %d job %s is here", in.Run, clip(in.Job))
 	case in.Phase == Switching && f.Current == in.From:
 		return RecoverDrop, ""
 	case (in.Phase == Switching || in.Phase == Proving) && f.Current == in.To:

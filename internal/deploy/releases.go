@@ -46,13 +46,18 @@ func LiveStack(lines []ReleaseLine) []string {
 	return stack
 }
 
-// RollbackTarget is the release below the top of the stack; empty = none.
+// RollbackTarget is the release below the top of the stack; empty = none. Where
+// current is no release that was live, because its switch was abandoned or it
+// was moved by hand, the top itself is the last good one.
 func RollbackTarget(f *Found) string {
 	current := strings.TrimPrefix(f.Current, "releases/")
 	stack := LiveStack(f.Lines)
 	top := len(stack) - 1
 	for top >= 0 && stack[top] != current {
-		top-- // what is above is not live: current was moved by hand, or a switch is unfinished
+		top-- // what is above is not live: current was moved by hand
+	}
+	if top < 0 {
+		top = len(stack)
 	}
 	for i := top - 1; i >= 0; i-- {
 		if stack[i] != current {

@@ -170,6 +170,7 @@ type Active struct {
 	Runs  []Run // with their jobs, without host runs; in no special order
 	Locks map[string]LockHolder
 	Holds []Hold
+	Away  map[string]string // host -> why no job can start there now
 }
 
 // GroupLock names the lock of a concurrency group.

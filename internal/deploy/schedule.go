@@ -62,6 +62,11 @@ func Schedule(a *Active, workers int, now time.Time) Next {
 	for _, c := range ready {
 		locks := locksOf(c.job)
 		why := holdSentence(a.Holds, c)
+		for _, h := range c.job.Hosts {
+			if why == "" {
+				why = a.Away[h]
+			}
+		}
 		if why == "" {
 			if top := newest[laneOf(c)]; laneOf(c) != "" && top != c.run {
 				// It ends when the newer one begins, and must not hold it up.

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
+	"strings"
 	"time"
 
 	"deployhook/internal/agent/wire"
@@ -18,9 +20,14 @@ import (
 // ErrExists is a release whose name is taken.
 var ErrExists = errors.New("a release of this name is there already")
 
-// callTime bounds a call that only asks or writes a few lines; those that take
-// longer say so.
-const callTime = 2 * time.Minute
+// The daemon's own deadlines: what an agent says of time is not believed.
+const (
+	callTime  = 2 * time.Minute  // a call that only asks or writes a few lines
+	syncTime  = 10 * time.Minute // one that writes a file system to disk, or removes trees
+	treeTime  = time.Hour        // sending a tree
+	stallTime = 2 * time.Minute  // in it: without a byte being taken
+	stepSlack = 90 * time.Second // from the end of a step's time, or its cancel, to its result
+)
 
 // Types of the far end, as they go over the connection.
 type (
@@ -32,22 +39,33 @@ type (
 
 // call sends a request and reads its answer.
 func call[A any](ctx context.Context, c *Conn, route string, q any) (A, error) {
-	var answer A
-	ctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
+	return callFor[A](ctx, c, callTime, route, q)
+}
+
+// callFor is call with a deadline of its own.
+func callFor[A any](ctx context.Context, c *Conn, most time.Duration, route string, q any) (A, error) {
+	var answer, none A
 	b, err := json.Marshal(q)
 	if err != nil {
-		return answer, err
+		return none, err
 	}
+	late := fmt.Errorf("the agent did not answer within %v", most)
+	ctx, cancel := context.WithTimeoutCause(ctx, most, late)
+	defer cancel()
 	res, err := c.send(ctx, route, bytes.NewReader(b))
-	if err != nil {
-		return answer, err
+	if err == nil {
+		defer res.Body.Close()
+		if derr := wire.Decode(res.Body, &answer); derr != nil {
+			err = c.broken(ctx, derr)
+		}
 	}
-	defer res.Body.Close()
-	if err := wire.Decode(res.Body, &answer); err != nil {
-		return answer, c.broken(ctx, err)
+	switch {
+	case err == nil:
+		return answer, nil
+	case errors.Is(context.Cause(ctx), late):
+		return none, late
 	}
-	return answer, nil
+	return none, err
 }
 
 // send makes one request; an answer that is an error becomes one.
@@ -71,20 +89,21 @@ func (c *Conn) send(ctx context.Context, route string, body io.Reader) (*http.Re
 	if e.Exists {
 		return nil, ErrExists
 	}
-	return nil, errors.New(e.Error)
+	return nil, errors.New(line(e.Error, textMost))
 }
 
 // broken is an answer that could not be read: the agent ended, or it lies.
 func (c *Conn) broken(ctx context.Context, err error) error {
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
-		return fmt.Errorf("the agent's answer is not what was asked for: %w", err)
+	if ctx.Err() == nil && c.lives() {
+		return fmt.Errorf("the agent's answer is not what was asked for: %s", line(err.Error(), textMost))
 	}
 	return c.gone(ctx, err)
 }
 
-func do(ctx context.Context, c *Conn, route string) error {
-	_, err := call[wire.Empty](ctx, c, route, wire.Empty{})
+func do(ctx context.Context, c *Conn, route string) error { return doFor(ctx, c, callTime, route) }
+
+func doFor(ctx context.Context, c *Conn, most time.Duration, route string) error {
+	_, err := callFor[wire.Empty](ctx, c, most, route, wire.Empty{})
 	return err
 }
 
@@ -95,36 +114,26 @@ func (c *Conn) Facts(ctx context.Context) (Facts, error) {
 
 // OpenWorkspace makes a fresh directory, which is gone when the agent is.
 func (c *Conn) OpenWorkspace(ctx context.Context, name string) (string, error) {
-	d, err := call[wire.Dir](ctx, c, wire.RouteWorkspace, wire.Workspace{Name: name})
+	d, err := callFor[wire.Dir](ctx, c, syncTime, wire.RouteWorkspace, wire.Workspace{Name: name})
+	if err == nil && (!path.IsAbs(d.Dir) || line(d.Dir, currentMost) != d.Dir) {
+		return "", errors.New("the agent names a workspace that is none")
+	}
 	return d.Dir, err
 }
 
 // OpenRelease locks a release path, which stays locked until the agent ends,
 // and tells what is there. It waits up to a minute for whoever has the lock.
 func (c *Conn) OpenRelease(ctx context.Context, o OpenRelease) (*deploy.Found, error) {
-	return checked(call[wire.Found](ctx, c, wire.RouteOpen, o))
+	return found(callFor[wire.Found](ctx, c, syncTime, wire.RouteOpen, o))
 }
 
 // Look tells what is at a release path without locking it.
-func (c *Conn) Look(ctx context.Context, path string) (*deploy.Found, error) {
-	return checked(call[wire.Found](ctx, c, wire.RouteLook, wire.Path{Path: path}))
-}
-
-// checked matches what an agent says of a path against the forms that it can have.
-func checked(f wire.Found, err error) (*deploy.Found, error) {
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range f.Lines {
-		if !deploy.ValidReleaseID(l.Release) {
-			return nil, errors.New("the agent names a release that is none")
-		}
-	}
-	return &deploy.Found{Intent: f.Intent, Foreign: f.Foreign, Current: f.Current, Lines: f.Lines}, nil
+func (c *Conn) Look(ctx context.Context, root string) (*deploy.Found, error) {
+	return found(call[wire.Found](ctx, c, wire.RouteLook, wire.Path{Path: root}))
 }
 
 // Sweep removes trees that a crash left half made.
-func (c *Conn) Sweep(ctx context.Context) error { return do(ctx, c, wire.RouteSweep) }
+func (c *Conn) Sweep(ctx context.Context) error { return doFor(ctx, c, syncTime, wire.RouteSweep) }
 
 // Prepare makes a release's directory. [ErrExists]: its name is taken.
 func (c *Conn) Prepare(ctx context.Context, p Prepare) error {
@@ -136,11 +145,13 @@ func (c *Conn) Prepare(ctx context.Context, p Prepare) error {
 func (c *Conn) Shared(ctx context.Context) error { return do(ctx, c, wire.RouteShared) }
 
 // Prepared records that the release is whole, and on disk.
-func (c *Conn) Prepared(ctx context.Context) error { return do(ctx, c, wire.RoutePrepared) }
+func (c *Conn) Prepared(ctx context.Context) error {
+	return doFor(ctx, c, syncTime, wire.RoutePrepared)
+}
 
 // Activate points current to a release.
 func (c *Conn) Activate(ctx context.Context, a Activate) error {
-	_, err := call[wire.Empty](ctx, c, wire.RouteActivate, a)
+	_, err := callFor[wire.Empty](ctx, c, syncTime, wire.RouteActivate, a)
 	return err
 }
 
@@ -150,6 +161,12 @@ func (c *Conn) Live(ctx context.Context) error { return do(ctx, c, wire.RouteLiv
 // Undo points current back; it returns where to: "releases/<id>" or nothing.
 func (c *Conn) Undo(ctx context.Context) (string, error) {
 	f, err := call[wire.From](ctx, c, wire.RouteUndo, wire.Empty{})
+	if err == nil && f.From != "" {
+		id, ok := strings.CutPrefix(f.From, "releases/")
+		if !ok || !deploy.ValidReleaseID(id) {
+			return "", errors.New("the agent names a release that is none")
+		}
+	}
 	return f.From, err
 }
 
@@ -157,22 +174,28 @@ func (c *Conn) Undo(ctx context.Context) (string, error) {
 func (c *Conn) Undone(ctx context.Context) error { return do(ctx, c, wire.RouteUndone) }
 
 // Bad marks the release that was being made: it will never be live.
-func (c *Conn) Bad(ctx context.Context) error { return do(ctx, c, wire.RouteBad) }
+func (c *Conn) Bad(ctx context.Context) error { return doFor(ctx, c, syncTime, wire.RouteBad) }
 
 // DropIntent ends a switch that was announced and not made.
 func (c *Conn) DropIntent(ctx context.Context) error { return do(ctx, c, wire.RouteDrop) }
 
 // Abandon drops the unfinished switch of a path and leaves current.
-func (c *Conn) Abandon(ctx context.Context, path string) error {
-	_, err := call[wire.Empty](ctx, c, wire.RouteAbandon, wire.Path{Path: path})
+func (c *Conn) Abandon(ctx context.Context, root string) error {
+	_, err := call[wire.Empty](ctx, c, wire.RouteAbandon, wire.Path{Path: root})
 	return err
 }
 
 // Prune removes old releases and names those that are gone.
 func (c *Conn) Prune(ctx context.Context, keep, keepFailed int) ([]string, error) {
-	p, err := call[wire.Pruned](ctx, c, wire.RoutePrune, wire.Prune{Keep: keep, KeepFailed: keepFailed})
-	if err == nil && p.Warning != "" {
-		err = errors.New(p.Warning)
+	p, err := callFor[wire.Pruned](ctx, c, syncTime, wire.RoutePrune, wire.Prune{Keep: keep, KeepFailed: keepFailed})
+	if err == nil {
+		err = releases(p.Removed)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.Warning != "" {
+		err = errors.New(line(p.Warning, textMost))
 	}
 	return p.Removed, err
 }
@@ -180,8 +203,13 @@ func (c *Conn) Prune(ctx context.Context, keep, keepFailed int) ([]string, error
 // Put sends a tree into the workspace or the release. walk calls its function
 // for every file; it ends when that returns an error.
 func (c *Conn) Put(ctx context.Context, walk func(fn func(deploy.TreeFile, io.Reader) error) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	late := errors.New("the agent stopped taking the files of the commit")
+	ctx, end := context.WithTimeoutCause(ctx, treeTime, late)
+	defer end()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := time.AfterFunc(stallTime, func() { cancel(late) })
+	defer stall.Stop()
 	r, w := io.Pipe()
 	walked := make(chan error, 1)
 	go func() {
@@ -193,7 +221,10 @@ func (c *Conn) Put(ctx context.Context, walk func(fn func(deploy.TreeFile, io.Re
 		walked <- err
 		w.CloseWithError(err)
 	}()
-	res, err := c.send(ctx, wire.RouteTree, r)
+	res, err := c.send(ctx, wire.RouteTree, &progress{r, stall})
+	if errors.Is(context.Cause(ctx), late) {
+		err = late
+	}
 	r.CloseWithError(errStopped)
 	werr := <-walked
 	if err == nil {
@@ -205,6 +236,18 @@ func (c *Conn) Put(ctx context.Context, walk func(fn func(deploy.TreeFile, io.Re
 		return werr
 	}
 	return err
+}
+
+// progress puts a timer off whenever something is read.
+type progress struct {
+	r     io.Reader
+	stall *time.Timer
+}
+
+func (p *progress) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	p.stall.Reset(stallTime)
+	return n, err
 }
 
 var errStopped = errors.New("the agent stopped reading")
@@ -233,68 +276,96 @@ type StepResult struct {
 
 // Step runs a command and gives its output to out (stream 1 stdout, 2 stderr)
 // as it comes. When ctx ends, the step is ended, and its result still read;
-// [ErrGone]: the agent ended, and nobody knows how the step did.
+// [ErrGone]: the agent ended, and nobody knows how the step did. So it is when
+// an agent does not end a step in time, or sends more output than a step may have.
 func (c *Conn) Step(ctx context.Context, s Step, out func(stream uint8, chunk []byte)) (StepResult, error) {
 	req := wire.Step{ID: s.ID, Command: s.Command, Shell: s.Shell, Dir: s.Dir, Env: s.Env, Path: s.Path, Timeout: s.Timeout.Milliseconds()}
+	// Sent with every step: one before may have changed what it was given.
 	for name, content := range s.Files {
 		req.Files = append(req.Files, name)
-		if c.sent[name] {
-			continue
-		}
 		if len(content) <= wire.InlineMost {
 			if req.Inline == nil {
 				req.Inline = map[string][]byte{}
 			}
 			req.Inline[name] = content
-			c.sent[name] = true
 			continue
 		}
-		res, err := c.send(ctx, wire.RouteFile+name, bytes.NewReader(content))
-		if err != nil {
+		if err := c.sendFile(ctx, name, content); err != nil {
 			return StepResult{}, err
 		}
-		res.Body.Close()
-		c.sent[name] = true
 	}
 	b, err := json.Marshal(req)
 	if err != nil {
 		return StepResult{}, err
 	}
 	if len(b) > wire.JSONMost {
-		return StepResult{}, errors.New("the environment of the step is over 1 MiB")
+		return StepResult{}, errors.New("the command and the variables of the step are over 1 MiB together")
 	}
 	// The request lives longer than ctx: its end is asked for, not cut off.
 	life, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	if s.Timeout > 0 {
+		defer time.AfterFunc(s.Timeout+stepSlack, cut).Stop()
+	}
 	stop := context.AfterFunc(ctx, func() {
 		if _, err := call[wire.Empty](life, c, wire.RouteCancel, wire.Cancel{ID: s.ID}); err != nil {
+			cut()
+			return
+		}
+		select {
+		case <-life.Done():
+		case <-time.After(stepSlack):
 			cut()
 		}
 	})
 	defer stop()
 	res, err := c.send(life, wire.RouteStep, bytes.NewReader(b))
 	if err != nil {
+		if life.Err() != nil {
+			err = c.gone(context.Background(), err)
+		}
 		return StepResult{}, err
 	}
 	defer res.Body.Close()
-	r := bufio.NewReaderSize(res.Body, 64<<10)
+	w, err := readStep(res.Body, out)
+	if err != nil {
+		return StepResult{}, c.gone(context.Background(), err)
+	}
+	if ctx.Err() != nil {
+		w.Canceled = true
+	}
+	return w, nil
+}
+
+func (c *Conn) sendFile(ctx context.Context, name string, content []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	res, err := c.send(ctx, wire.RouteFile+name, bytes.NewReader(content))
+	if err != nil {
+		return fmt.Errorf("sending a file for the step: %w", err)
+	}
+	return res.Body.Close()
+}
+
+// readStep reads a step's output and its result.
+func readStep(body io.Reader, out func(stream uint8, chunk []byte)) (StepResult, error) {
+	r := bufio.NewReaderSize(body, wire.FrameMost)
 	buf := make([]byte, wire.FrameMost)
-	for {
+	for total := int64(0); total <= wire.OutputMost+wire.FrameMost; {
 		kind, content, err := wire.ReadFrame(r, buf)
 		if err != nil {
-			return StepResult{}, c.gone(life, err)
+			return StepResult{}, err
 		}
 		if kind != wire.FrameResult {
+			total += int64(len(content))
 			out(kind, content)
 			continue
 		}
 		var w wire.Result
 		if err := wire.Decode(bytes.NewReader(content), &w); err != nil {
-			return StepResult{}, fmt.Errorf("the agent's result is not one: %w", err)
+			return StepResult{}, lie("its result of the step is not one: " + line(err.Error(), textMost))
 		}
-		if ctx.Err() != nil {
-			w.Canceled = true
-		}
-		return StepResult(w), nil
+		return result(w)
 	}
+	return StepResult{}, lie("it sent more output than a step may have")
 }

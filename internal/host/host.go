@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,16 +30,24 @@ import (
 // ErrGone is an agent that ended while it was needed.
 var ErrGone = errors.New("the agent ended")
 
+// ErrProtocol is an agent of another deployhook, which speaks another protocol:
+// nothing can be done on its host until the daemon is restarted.
+var ErrProtocol = errors.New("an agent of another protocol")
+
 const (
 	openTime  = 15 * time.Second // from starting an agent to its first line
 	closeTime = 20 * time.Second // from closing the connection to the agent's exit
+	exitTime  = time.Second      // from the end of the connection to the exit of an agent that ended it
 	warmAfter = 25 * time.Millisecond
+
+	bannerShown = 1 << 10 // bytes of a login's banner that go into the log
 )
 
 // Options say how agents are started.
 type Options struct {
 	Command []string // default: this binary with the argument agent
 	State   string   // directory in which agents on this machine work
+	Version string   // of the daemon, for the sentence about an agent of another protocol
 	Log     *slog.Logger
 }
 
@@ -77,16 +86,17 @@ func (h *Hosts) Warm() {
 		ctx, cancel := context.WithTimeout(context.Background(), openTime)
 		defer cancel()
 		c, err := h.spawn(ctx)
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.making = false
-		switch {
-		case err != nil:
+		if err != nil {
 			h.o.Log.Warn("keeping an agent ready", "err", err)
-		case h.closed:
-			go c.Close()
-		default:
-			h.ahead = c
+		}
+		h.mu.Lock()
+		h.making = false
+		if !h.closed {
+			h.ahead, c = c, nil
+		}
+		h.mu.Unlock()
+		if c != nil {
+			c.Close()
 		}
 	})
 }
@@ -131,22 +141,24 @@ func (h *Hosts) Open(ctx context.Context, name string) (*Conn, error) {
 }
 
 // waitForOthers waits until the agents that an earlier daemon left have ended
-// their steps: the same job must not run twice at once.
+// their steps: the same job must not run twice at once. One that does not end
+// in time, because a step has stopped it, is killed.
 func (h *Hosts) waitForOthers() {
 	h.before.Do(func() {
 		end := time.Now().Add(closeTime)
-		dir := filepath.Join(h.o.State, "agents")
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			for time.Now().Before(end) {
-				f, err := os.OpenFile(filepath.Join(dir, e.Name()), os.O_RDWR, 0)
-				if err != nil {
-					break
+		marks, _ := filepath.Glob(filepath.Join(h.o.State, "agents", "*"))
+		for _, mark := range marks {
+			for {
+				pid, lives := livingAgent(mark)
+				if !lives {
+					break // the next agent buries it
 				}
-				err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-				f.Close()
-				if !errors.Is(err, unix.EWOULDBLOCK) {
-					break // dead: the next agent buries it
+				if time.Now().After(end) {
+					h.o.Log.Warn("an agent of the daemon before this one does not end: it is killed", "pid", pid)
+					if pid > 1 {
+						_ = unix.Kill(pid, unix.SIGKILL)
+					}
+					break
 				}
 				time.Sleep(20 * time.Millisecond)
 			}
@@ -154,15 +166,49 @@ func (h *Hosts) waitForOthers() {
 	})
 }
 
+// livingAgent says whether the agent of a mark lives, and its process id.
+func livingAgent(mark string) (pid int, lives bool) {
+	f, err := os.OpenFile(mark, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		return 0, false
+	}
+	b := make([]byte, 20)
+	n, _ := f.Read(b)
+	pid, _ = strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	return pid, true
+}
+
+// bury ends what a killed agent's steps left running, and removes its
+// directory: the next job may be far away. A fresh agent does it.
+func (h *Hosts) bury() {
+	ctx, cancel := context.WithTimeout(context.Background(), openTime)
+	defer cancel()
+	c, err := h.spawn(ctx)
+	if err == nil {
+		err = do(ctx, c, wire.RouteBury)
+		c.end()
+	}
+	if err != nil {
+		h.o.Log.Warn("ending what a killed agent left", "err", err)
+	}
+}
+
 // Conn is an agent in use.
 type Conn struct {
+	hosts  *Hosts
 	log    *slog.Logger
 	cmd    *exec.Cmd
 	conn   net.Conn
 	client *http.Transport
 	done   chan struct{} // the agent's process has ended
 	once   sync.Once
-	sent   map[string]bool // files that the agent has
+
+	errs     chan struct{} // closed when all that it complained of was read
+	complain string        // the last line of that
 }
 
 // spawn starts an agent as a child process on a socket pair.
@@ -185,7 +231,7 @@ func (h *Hosts) spawn(ctx context.Context) (*Conn, error) {
 	}
 	cmd := &exec.Cmd{
 		Path: h.o.Command[0], Args: h.o.Command, Stdin: far, Stderr: stderrW, Env: h.environment(),
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}, // a ctrl-C is not for it
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true}, // a ctrl-C is not for it, and no terminal
 	}
 	err = cmd.Start()
 	stderrW.Close()
@@ -194,15 +240,15 @@ func (h *Hosts) spawn(ctx context.Context) (*Conn, error) {
 		stderr.Close()
 		return nil, fmt.Errorf("starting an agent: %w", err)
 	}
-	c := &Conn{log: h.o.Log, cmd: cmd, conn: conn, done: make(chan struct{}), sent: map[string]bool{}}
+	c := &Conn{hosts: h, log: h.o.Log, cmd: cmd, conn: conn, done: make(chan struct{}), errs: make(chan struct{})}
 	go c.readErrors(stderr)
 	go func() {
 		_ = cmd.Wait()
 		close(c.done)
 	}()
 	if err := c.hello(ctx); err != nil {
-		c.Close()
-		return nil, err
+		c.end()
+		return nil, c.unborn(err)
 	}
 	c.client = &http.Transport{
 		Protocols: wire.Protocols(), HTTP2: wire.HTTP2(), DisableCompression: true, MaxResponseHeaderBytes: wire.HeaderMost,
@@ -230,13 +276,36 @@ func (c *Conn) hello(ctx context.Context) error {
 	defer stop()
 	_, _, banner, err := wire.ReadHello(c.conn)
 	if len(banner) > 0 {
-		c.log.Debug("an agent's login printed something", "bytes", len(banner))
+		c.log.Info("skipped what the login printed before the agent", "bytes", len(banner), "banner", line(string(banner), bannerShown))
 	}
 	if err != nil {
-		return fmt.Errorf("starting an agent: %w", err)
+		return err
 	}
 	return c.conn.SetReadDeadline(time.Time{})
 }
+
+// unborn says why an agent did not start, in its own words where it left some.
+func (c *Conn) unborn(err error) error {
+	var other *wire.ProtocolError
+	if errors.As(err, &other) {
+		return protocolError(fmt.Sprintf("restart deployhook: agent %s, daemon %s", other.Version, c.hosts.o.Version))
+	}
+	select {
+	case <-c.errs:
+	case <-time.After(exitTime): // what it started still holds its stderr
+		return fmt.Errorf("starting an agent: %w", err)
+	}
+	if c.complain != "" {
+		return fmt.Errorf("starting an agent: %s", c.complain)
+	}
+	return fmt.Errorf("starting an agent: %w", err)
+}
+
+// protocolError is the sentence about an [ErrProtocol].
+type protocolError string
+
+func (e protocolError) Error() string      { return string(e) }
+func (protocolError) Is(target error) bool { return target == ErrProtocol }
 
 // dial gives the connection to the transport, once.
 func (c *Conn) dial(context.Context, string, string) (net.Conn, error) {
@@ -250,22 +319,43 @@ func (c *Conn) dial(context.Context, string, string) (net.Conn, error) {
 
 // readErrors passes on what an agent complains of, bounded.
 func (c *Conn) readErrors(r io.ReadCloser) {
+	defer close(c.errs)
 	defer r.Close()
 	sc := bufio.NewScanner(r)
 	for n := 0; sc.Scan(); n++ {
 		if n < 100 {
-			c.log.Warn("agent", "err", sc.Text())
+			c.complain = line(sc.Text(), textMost)
+			c.log.Warn("agent", "err", c.complain)
 		}
 	}
 	_, _ = io.Copy(io.Discard, r)
+}
+
+// lives says whether the agent is still there.
+func (c *Conn) lives() bool {
+	select {
+	case <-c.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // Done is closed when the agent has ended.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Close ends the connection, and so the agent with all that it started, and
-// waits for its exit. One that does not end is killed.
+// waits for its exit. One that does not end is killed; what a killed one left
+// is ended too.
 func (c *Conn) Close() error {
+	err := c.end()
+	if !c.cmd.ProcessState.Success() {
+		c.hosts.bury()
+	}
+	return err
+}
+
+func (c *Conn) end() error {
 	if c.client != nil {
 		c.client.CloseIdleConnections()
 	}
@@ -280,23 +370,38 @@ func (c *Conn) Close() error {
 	return fmt.Errorf("the agent did not end within %v and was killed", closeTime)
 }
 
-// gone waits a moment for the agent's exit, and tells a dead agent from other
-// errors of the connection.
+// gone tells a dead agent from other errors of the connection. An agent that
+// cannot be talked to any more is ended: it may be stopped, or lie.
 func (c *Conn) gone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	// The process may be stopped or about to end; in either case nothing can
-	// be asked of it any more.
-	_ = c.cmd.Process.Kill()
-	<-c.done
-	text := "the agent ended"
-	if st := c.cmd.ProcessState; st != nil && !strings.HasPrefix(st.String(), "signal: killed") {
-		text += " (" + st.String() + ")"
+	c.conn.Close()
+	text := ""
+	select {
+	case <-c.done:
+		text = c.cmd.ProcessState.String()
+		if st, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signal() == syscall.SIGKILL {
+			text += ": a step did it, or the machine is out of memory"
+		}
+	case <-time.After(exitTime):
+		// It is stopped, or still ending its steps: nobody waits for that here.
+		_ = c.cmd.Process.Kill()
+		<-c.done
+		text = "it did not answer any more"
 	}
-	_ = err // says only that a connection broke
-	return fmt.Errorf("%s during the job%w", text, silent{})
+	// Other errors say only that a connection broke.
+	var l lie
+	if errors.As(err, &l) {
+		text = l.Error()
+	}
+	return fmt.Errorf("the agent ended during the job (%s)%w", text, silent{})
 }
+
+// lie is what an agent said and cannot be: nothing of it is believed any more.
+type lie string
+
+func (l lie) Error() string { return string(l) }
 
 // silent makes errors.Is find ErrGone without writing it out.
 type silent struct{}

@@ -263,22 +263,18 @@ func (e *Engine) Abandon(ctx context.Context, where, path, actor string) error {
 	}
 	holder, held := active.Locks[lock]
 	if held && holder.Blocked == "" {
+		if j := e.job(holder.Run, holder.Job); j != nil && j.giveUp(actor) {
+			e.Log.Warn("unfinished switch that cannot be reached is given up", "run", holder.Run, "job", holder.Job, "by", actor)
+			return nil
+		}
 		return fmt.Errorf("%w: run %d job %s is using %s:%s now; cancel %d ends it", deploy.ErrRefused, holder.Run, holder.Job, where, path, holder.Run)
 	}
-	conn, err := e.Hosts.Open(ctx, where)
-	if err != nil {
-		return fmt.Errorf("opening an agent: %w", err)
-	}
-	defer conn.Close()
-	found, err := conn.Look(ctx, path)
-	if err != nil {
+	if err := e.dropIntent(ctx, where, path, held); err != nil && !held {
 		return err
-	}
-	if !held && found.Intent == nil && found.Foreign == "" {
-		return fmt.Errorf("%w: %s:%s has no unfinished switch", deploy.ErrRefused, where, path)
-	}
-	if err := conn.Abandon(ctx, path); err != nil {
-		return err
+	} else if err != nil {
+		// The path is free here all the same: its host may never come back. A
+		// switch that is found there later stops the deploy that finds it.
+		e.Log.Warn("the path of an abandoned switch cannot be reached", "host", where, "path", path, "err", err)
 	}
 	if held {
 		if err := e.Store.FreeLock(ctx, lock); err != nil {
@@ -288,6 +284,26 @@ func (e *Engine) Abandon(ctx context.Context, where, path, actor string) error {
 	e.Log.Warn("unfinished switch abandoned", "host", where, "path", path, "by", actor)
 	e.nudge()
 	return nil
+}
+
+// dropIntent removes what a switch left in the journal of a path.
+func (e *Engine) dropIntent(ctx context.Context, where, path string, held bool) error {
+	conn, err := e.Hosts.Open(ctx, where)
+	if err != nil {
+		return fmt.Errorf("opening an agent: %w", err)
+	}
+	defer conn.Close()
+	found, err := conn.Look(ctx, path)
+	if err != nil && !held {
+		return err
+	}
+	if err == nil && found.Intent == nil && found.Foreign == "" {
+		if held {
+			return nil
+		}
+		return fmt.Errorf("%w: %s:%s has no unfinished switch", deploy.ErrRefused, where, path)
+	}
+	return conn.Abandon(ctx, path)
 }
 
 // noPipeline is the error for a name that the config does not have.

@@ -98,7 +98,8 @@ type Engine struct {
 	mu        sync.Mutex
 	running   map[jobKey]*job // claimed by this engine
 	resolving map[int64]bool
-	stopped   bool // no job starts any more
+	away      map[string]*away // hosts where no job can start now
+	stopped   bool             // no job starts any more
 }
 
 type jobKey struct {
@@ -110,7 +111,7 @@ type jobKey struct {
 func New(o Options) *Engine {
 	return &Engine{
 		Options: o, poke: make(chan struct{}, 1), resolve: make(chan struct{}, resolvers),
-		over: make(chan struct{}), running: map[jobKey]*job{}, resolving: map[int64]bool{},
+		over: make(chan struct{}), running: map[jobKey]*job{}, resolving: map[int64]bool{}, away: map[string]*away{},
 	}
 }
 
@@ -211,6 +212,7 @@ func (e *Engine) pass(ctx context.Context) error {
 		}
 	}
 	active.Runs = known
+	e.addAway(ctx, active, now)
 	next := deploy.Schedule(active, e.free(), now)
 	for _, c := range next.Claims {
 		if err := e.claim(ctx, c, now); err != nil {
@@ -259,7 +261,7 @@ func (e *Engine) claim(ctx context.Context, c deploy.Claim, now time.Time) error
 
 func (e *Engine) newJob(run int64, name string, attempt int) *job {
 	return &job{
-		engine: e, key: jobKey{run, name}, attempt: attempt, claimed: make(chan error, 1),
+		engine: e, key: jobKey{run, name}, attempt: attempt, claimed: make(chan error, 1), abandon: make(chan string, 1),
 		log: e.Log.With("run", run, "job", name, "attempt", attempt),
 	}
 }
@@ -281,6 +283,10 @@ func (e *Engine) start(ctx context.Context, j *job, work func(*job, context.Cont
 		if out.state == deploy.Running {
 			return
 		}
+		if out.state == deploy.Waiting {
+			j.log.Warn("job waits", "err", out.waiting)
+			return
+		}
 		attrs := []any{"state", out.state, "took", time.Since(began).Round(time.Millisecond)}
 		if out.err != "" {
 			attrs = append(attrs, "err", out.err)
@@ -297,7 +303,13 @@ func (e *Engine) free() int {
 	if e.stopped {
 		return 0
 	}
-	return max(0, e.Workers-len(e.running))
+	busy := 0
+	for _, j := range e.running {
+		if !j.unreachable.Load() {
+			busy++
+		}
+	}
+	return max(0, e.Workers-busy)
 }
 
 // job of this engine that runs now; nil when there is none.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"deployhook/internal/deploy"
@@ -37,6 +38,14 @@ type job struct {
 	// env of a release, filled as it becomes known.
 	workspace, release, releasePath, previous string
 
+	// Of a switch that was cut short.
+	reopened     int         // times that its path was opened again
+	restartsLost int         // restarts that ended what was running them
+	undone       error       // why the release is put back
+	oldLost      error       // how the restart of the old release ended its agent
+	unreachable  atomic.Bool // its path cannot be opened now
+	abandon      chan string // by whom
+
 	mu       sync.Mutex
 	paths    []string // locks of the paths that it deploys to
 	switched bool     // the switch has begun: a cancel acts only by undoing
@@ -49,6 +58,7 @@ type outcome struct {
 	cause   string
 	err     string
 	blocked string // with lost: the sentence with the way on; the path stays locked
+	waiting string // with waiting: for what
 }
 
 func failed(err error) outcome { return outcome{state: deploy.Failed, err: err.Error()} }
@@ -149,7 +159,9 @@ func (j *job) do(ctx context.Context) outcome {
 	var conn *host.Conn
 	go func() {
 		var err error
-		if conn, err = j.engine.Hosts.Open(ctx, deploy.Local); err != nil {
+		if conn, err = j.engine.Hosts.Open(ctx, deploy.Local); errors.Is(err, host.ErrProtocol) {
+			conn = nil
+		} else if err != nil {
 			err = fmt.Errorf("opening an agent: %w", err)
 		} else if !j.deploys {
 			j.workspace, err = conn.OpenWorkspace(ctx, fmt.Sprintf("%d-%s-%d", j.key.run, j.key.job, j.attempt))
@@ -165,6 +177,10 @@ func (j *job) do(ctx context.Context) outcome {
 	}
 	if cerr := <-j.claimed; cerr != nil {
 		return outcome{state: deploy.Running} // it is not this engine's job
+	}
+	if errors.Is(err, host.ErrProtocol) {
+		j.engine.setAway(j.host(), err)
+		return outcome{state: deploy.Waiting, waiting: err.Error()}
 	}
 	j.log.Info("job started")
 	switch {
@@ -290,7 +306,7 @@ func (j *job) record(ctx context.Context, out outcome) error {
 	}
 	moves := []deploy.Move{{
 		Run: run.ID, Job: j.key.job, Attempt: j.attempt, From: deploy.Running, To: out.state,
-		Cause: out.cause, Error: out.err, Blocked: out.blocked, At: now,
+		Cause: out.cause, Error: out.err, Blocked: out.blocked, Waiting: out.waiting, At: now,
 	}}
 	if out.state.Terminal() {
 		next, err := j.engine.advance(ctx, run)

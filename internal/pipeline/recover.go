@@ -14,6 +14,15 @@ import (
 // reopenMax is the longest wait between two tries to reach an unfinished switch.
 const reopenMax = time.Minute
 
+// Bounds of what is tried again by itself.
+const (
+	restartsLostMost = 2 // restarts that end their agent: the next thing is to put the old release back
+	reopenedMost     = 5 // switches of one job that could not go on: then a person must look
+)
+
+// errDaemonEnded is the cause for a job that the daemon before this one left.
+var errDaemonEnded = errors.New("the daemon ended during the job")
+
 // recoverAll starts what the daemon before this one left running. It waits for
 // nothing: a path that cannot be reached must not keep the others.
 func (e *Engine) recoverAll(ctx context.Context) error {
@@ -44,32 +53,60 @@ func (j *job) resume(ctx context.Context) outcome {
 			j.release = rj.Release
 			for _, h := range rj.HostRuns {
 				j.next = max(j.next, len(h.Steps))
+				for _, st := range h.Steps {
+					if st.Name == restartName && st.State == deploy.Running {
+						j.restartsLost++
+					}
+				}
 			}
 		}
 	}
 	if !j.spec.Deploys() {
-		return j.interrupted("the daemon ended during the job")
+		return j.interrupted(errDaemonEnded.Error())
 	}
 	if !begun {
 		return outcome{state: deploy.Queued} // nothing of it has run
 	}
-	return j.again(ctx, errors.New("the daemon ended during the job"))
+	if j.restartsLost > restartsLostMost {
+		// A restart that ends deployhook itself, or the machine.
+		return j.blocked(fmt.Sprintf("deployhook ended %d times during the restart", j.restartsLost))
+	}
+	return j.again(ctx, errDaemonEnded)
 }
 
 // reopen settles a switch whose agent ended, or could not go on.
 func (j *job) reopen(ctx context.Context, conn *host.Conn, cause error) outcome {
 	j.log.Warn("the switch was cut short; opening its path again", "err", cause)
 	j.close(conn)
+	if j.reopened++; j.reopened > reopenedMost {
+		return j.blocked(cause.Error())
+	}
+	if j.reopened > 1 && !j.pause(time.Duration(j.reopened)*time.Second) {
+		return outcome{state: deploy.Running}
+	}
 	return j.again(ctx, cause)
 }
 
+// pause waits, and says whether the engine goes on.
+func (j *job) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-j.engine.over:
+		return false
+	}
+}
+
 // again opens the path with a new agent, as often as it takes, and does what
-// the journal says.
+// the journal says. Meanwhile the job takes no worker from the others.
 func (j *job) again(ctx context.Context, cause error) outcome {
 	delay := time.Second
 	for {
 		conn, found, err := j.openAgain(ctx)
 		if err == nil {
+			j.unreachable.Store(false)
 			out, done := j.settle(ctx, conn, found)
 			if !done {
 				out = j.afterSweep(ctx, conn, cause)
@@ -78,8 +115,13 @@ func (j *job) again(ctx context.Context, cause error) outcome {
 			return out
 		}
 		j.log.Warn("an unfinished switch cannot be reached", "host", j.host(), "path", j.spec.Release.Path, "err", err)
+		j.unreachable.Store(true)
+		j.engine.nudge()
 		select {
 		case <-time.After(delay):
+		case by := <-j.abandon:
+			return outcome{state: deploy.Lost, err: fmt.Sprintf("its switch at %s:%s could not be reached (%v) and was abandoned by %s: look at what is current there",
+				j.host(), j.spec.Release.Path, err, by)}
 		case <-j.engine.over:
 			// The job stays as it is in the database, running: the next
 			// start comes here again.
@@ -87,6 +129,19 @@ func (j *job) again(ctx context.Context, cause error) outcome {
 		}
 		delay = min(2*delay, reopenMax)
 	}
+}
+
+// giveUp ends the tries of a job to reach its unfinished switch, and says
+// whether it was at that.
+func (j *job) giveUp(by string) bool {
+	if !j.unreachable.Load() {
+		return false
+	}
+	select {
+	case j.abandon <- by:
+	default: // somebody has said so already
+	}
+	return true
 }
 
 func (j *job) openAgain(ctx context.Context) (*host.Conn, *deploy.Found, error) {
@@ -115,6 +170,10 @@ func (j *job) afterSweep(ctx context.Context, conn *host.Conn, cause error) outc
 	if errors.As(context.Cause(ctx), &c) {
 		return outcome{state: deploy.Canceled, cause: string(c)}
 	}
+	if !errors.Is(cause, host.ErrGone) && !errors.Is(cause, errDaemonEnded) {
+		// It would end so the next time too.
+		return failed(cause)
+	}
 	if j.run.Target != "" {
 		// A rollback is not begun a second time by itself: what it was to
 		// undo may have been repaired by hand meanwhile.
@@ -134,7 +193,11 @@ func (j *job) settle(ctx context.Context, conn *host.Conn, found *deploy.Found) 
 	case deploy.RecoverSuccess:
 		safe, cancel := settling(ctx)
 		defer cancel()
-		j.release = releaseOf(found.Current)
+		for _, l := range found.Lines {
+			if l.State == deploy.ReleaseLive && l.Run == j.run.ID && l.Job == j.key.job {
+				j.release = l.Release
+			}
+		}
 		j.after(safe, conn)
 		return outcome{state: deploy.Succeeded}, true
 	case deploy.RecoverDrop:
@@ -156,13 +219,24 @@ func (j *job) settle(ctx context.Context, conn *host.Conn, found *deploy.Found) 
 		j.switched = true
 		j.mu.Unlock()
 		if what == deploy.RecoverUndo {
-			return j.undo(ctx, conn, errors.New("the daemon ended while the release was put back")), true
+			return j.undo(ctx, conn, j.undoing()), true
+		}
+		if j.restartsLost >= restartsLostMost {
+			return j.undo(ctx, conn, errors.New("the restart ended what was running it, more than once")), true
 		}
 		return j.prove(ctx, conn), true
 	case deploy.RecoverBlocked:
 		return j.blocked(sentence), true
 	}
 	return outcome{}, false
+}
+
+// undoing is why a release is being put back, as far as this process knows.
+func (j *job) undoing() error {
+	if j.undone != nil {
+		return j.undone
+	}
+	return errors.New("the daemon ended while the release was put back")
 }
 
 // blocked ends the job as lost and keeps its path until a person has looked.

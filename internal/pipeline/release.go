@@ -18,7 +18,7 @@ const releaseNames = 1000
 
 // settleTime bounds what follows a switch that may not be cut short: each
 // call to the agent, restarts aside, which have the job's own timeout.
-const settleTime = 2 * time.Minute
+const settleTime = 12 * time.Minute
 
 // deploy makes a release of the commit and publishes it.
 func (j *job) deploy(ctx context.Context, conn *host.Conn) outcome {
@@ -34,6 +34,7 @@ func (j *job) deploy(ctx context.Context, conn *host.Conn) outcome {
 	if out, done := j.settle(ctx, conn, found); done {
 		return out
 	}
+	j.sweep(ctx, conn, found)
 	if why, err := j.unwanted(ctx, mirror, found); err != nil || why != "" {
 		return j.unless(ctx, why, err)
 	}
@@ -61,6 +62,19 @@ func (j *job) deploy(ctx context.Context, conn *host.Conn) outcome {
 	return j.publish(ctx, conn, j.release, false)
 }
 
+// sweep removes the trees that were never whole and whose jobs are over: with
+// the path's lock, nobody else can be making one.
+func (j *job) sweep(ctx context.Context, conn *host.Conn, found *deploy.Found) {
+	for _, r := range deploy.Releases(found) {
+		if r.State == deploy.ReleasePreparing {
+			if err := conn.Sweep(ctx); err != nil {
+				j.log.Warn("removing what an earlier attempt left", "err", err)
+			}
+			return
+		}
+	}
+}
+
 // unless is the outcome of a job that must not go on: canceled for a reason,
 // or the error that kept it from being decided.
 func (j *job) unless(ctx context.Context, why string, err error) outcome {
@@ -84,10 +98,30 @@ func (j *job) bad(ctx context.Context, conn *host.Conn) {
 func (j *job) prune(ctx context.Context, conn *host.Conn) {
 	removed, err := conn.Prune(ctx, j.spec.Release.Keep, j.spec.Release.KeepFailed)
 	if err != nil && !errors.Is(err, host.ErrGone) {
-		j.log.Warn("removing old releases", "err", err)
+		err = fmt.Errorf("removing old releases: %w", err)
+		j.log.Warn("the job goes on", "err", err)
+		j.warn("prune", err)
 	}
 	if len(removed) > 0 {
 		j.log.Debug("removed old releases", "releases", strings.Join(removed, " "))
+	}
+}
+
+// warn shows on the run what went wrong and changes nothing: as a step of its
+// own that failed.
+func (j *job) warn(name string, err error) {
+	now := time.Now()
+	at := j.at(j.next)
+	j.next++
+	ctx := context.Background()
+	log := newStepLog(ctx, j.engine.Store, at, j.secrets)
+	log.say("deployhook: a warning: %v", err)
+	lerr := log.close()
+	serr := j.engine.Store.SaveStep(ctx, at, deploy.RunStep{
+		Index: at.Index, Name: name, State: deploy.Failed, Error: "warning: " + err.Error(), Tries: 1, Started: now, Ended: now,
+	})
+	if err := errors.Join(lerr, serr); err != nil {
+		j.log.Error("recording a warning", "err", err)
 	}
 }
 
@@ -296,6 +330,7 @@ func settling(ctx context.Context) (context.Context, context.CancelFunc) {
 func (j *job) prove(ctx context.Context, conn *host.Conn) outcome {
 	if err := j.restart(ctx, conn); err != nil {
 		if errors.Is(err, host.ErrGone) {
+			j.restartsLost++
 			return j.reopen(ctx, conn, err)
 		}
 		return j.undo(ctx, conn, err)
@@ -323,17 +358,21 @@ func (j *job) after(ctx context.Context, conn *host.Conn) {
 	j.prune(ctx, conn)
 }
 
+// restartName is the name of the step that restart is.
+const restartName = "restart"
+
 // restart runs the job's restart command; nil when there is none.
 func (j *job) restart(ctx context.Context, conn *host.Conn) error {
 	if j.spec.Restart == "" {
 		return nil
 	}
-	step := &deploy.Step{Name: "restart", Run: j.spec.Restart, WorkingDir: "/"}
+	step := &deploy.Step{Name: restartName, Run: j.spec.Restart, WorkingDir: "/"}
 	return j.step(ctx, conn, step, path.Join(j.spec.Release.Path, "current"))
 }
 
 // undo points current back, restarts what was there before, and says so.
 func (j *job) undo(ctx context.Context, conn *host.Conn, cause error) outcome {
+	j.undone = cause
 	safe, cancel := settling(ctx)
 	defer cancel()
 	from, err := conn.Undo(safe)
@@ -347,7 +386,7 @@ func (j *job) undo(ctx context.Context, conn *host.Conn, cause error) outcome {
 		text = from + " is current again"
 		j.release = from
 		j.releasePath = path.Join(j.spec.Release.Path, "releases", from)
-		if err := j.restart(context.WithoutCancel(ctx), conn); err != nil {
+		if err := j.restartOld(ctx, conn); err != nil {
 			text += fmt.Sprintf(", but its restart failed too: %v", err)
 		}
 	}
@@ -367,6 +406,19 @@ func (j *job) undo(ctx context.Context, conn *host.Conn, cause error) outcome {
 		out.err = fmt.Sprintf("restart: %v; %s", cause, text)
 	}
 	return out
+}
+
+// restartOld restarts what is current again; once more only when what ran the
+// restart was not ended by it.
+func (j *job) restartOld(ctx context.Context, conn *host.Conn) error {
+	if j.oldLost != nil {
+		return j.oldLost
+	}
+	err := j.restart(context.WithoutCancel(ctx), conn)
+	if errors.Is(err, host.ErrGone) {
+		j.oldLost = err
+	}
+	return err
 }
 
 // releaseOf is the id in "releases/<id>".

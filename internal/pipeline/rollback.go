@@ -194,10 +194,13 @@ func (e *Engine) stopBefore(lock, why string, but int64) {
 }
 
 // locks says whether the job deploys to the path that the lock is for.
-func (j *job) locks(lock string) bool {
+func (j *job) locks(lock string) bool { return slices.Contains(j.pathLocks(), lock) }
+
+// pathLocks are the locks of the paths that the job deploys to.
+func (j *job) pathLocks() []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return slices.Contains(j.paths, lock)
+	return j.paths
 }
 
 func (j *job) isSwitched() bool {

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"deployhook/internal/deploy"
 )
 
@@ -21,6 +23,10 @@ const (
 	linesMost   = 1000     // lines of the journal
 	tailBytes   = 1 << 20  // of its end, in which these lines are looked for
 	intentBytes = 64 << 10 // of intent.json
+
+	compactBytes = 256 << 10 // of the journal: a longer one is rewritten
+	compactMost  = 64 << 20  // of it that is read for that
+	compactTail  = 100       // last lines that stay whatever they say
 )
 
 // wireIntent is intent.json: from is null before the first release.
@@ -73,8 +79,25 @@ func (p *Path) readIntent() (*deploy.Intent, string) {
 	return in, ""
 }
 
+// openPlain opens a file of the journal. What a step may have put in its place
+// is not followed, and does not block.
+func openPlain(name string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
+	if err != nil {
+		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENXIO) {
+			err = fmt.Errorf("%s is not a file", name)
+		}
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("%s is not a file", name)
+	}
+	return f, nil
+}
+
 func readBounded(name string, most int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := openPlain(name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -96,20 +119,30 @@ func (p *Path) writeIntent(in deploy.Intent) error {
 	if err != nil {
 		return err
 	}
-	temp := p.file("intent.json.new")
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	return p.replace("intent.json", append(b, '\n'))
+}
+
+// replace writes a file of the journal as a whole: under a name of its own
+// first, on disk before it returns.
+func (p *Path) replace(name string, content []byte) error {
+	temp := p.file(tempPrefix + unique())
+	f, err := openPlain(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return sentence(p.root, err)
 	}
-	_, err = f.Write(append(b, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return sentence(p.root, err)
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(temp, p.file(name))
 	}
-	if err := os.Rename(temp, p.file("intent.json")); err != nil {
+	if err != nil {
+		os.Remove(temp)
 		return sentence(p.root, err)
 	}
 	return syncDir(p.file(""))
 }
+
+// tempPrefix begins the names of files that are being written.
+const tempPrefix = "writing-"
 
 func (p *Path) removeIntent() error {
 	if err := os.Remove(p.file("intent.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -125,7 +158,7 @@ func (p *Path) line(l deploy.ReleaseLine) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(p.file("releases.ndjson"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	f, err := openPlain(p.file("releases.ndjson"), os.O_WRONLY|os.O_CREATE|os.O_APPEND)
 	if err != nil {
 		return sentence(p.root, err)
 	}
@@ -147,7 +180,13 @@ func (p *Path) ours(state deploy.ReleaseState) deploy.ReleaseLine {
 // readLines gives the last lines of the journal, the oldest first. Lines that
 // cannot be read are passed over: one torn by a crash is not a change of state.
 func (p *Path) readLines() ([]deploy.ReleaseLine, error) {
-	f, err := os.Open(p.file("releases.ndjson"))
+	lines, err := p.readTail(tailBytes)
+	return lines[max(0, len(lines)-linesMost):], err
+}
+
+// readTail reads the lines in so many bytes of the journal's end.
+func (p *Path) readTail(most int64) ([]deploy.ReleaseLine, error) {
+	f, err := openPlain(p.file("releases.ndjson"), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -159,11 +198,67 @@ func (p *Path) readLines() ([]deploy.ReleaseLine, error) {
 	if err != nil {
 		return nil, err
 	}
-	from := max(0, st.Size()-tailBytes)
+	from := max(0, st.Size()-most)
 	if _, err := f.Seek(from, io.SeekStart); err != nil {
 		return nil, err
 	}
-	return parseLines(f, from > 0)
+	return parseLines(io.LimitReader(f, most), from > 0)
+}
+
+// gone gives a line removed for each release whose directory is not there any
+// more, whoever took it away: nothing can be put back to it.
+func (p *Path) gone(lines []deploy.ReleaseLine) []deploy.ReleaseLine {
+	for _, r := range deploy.Releases(&deploy.Found{Lines: lines}) {
+		if st, err := os.Lstat(filepath.Join(p.root, "releases", r.ID)); errors.Is(err, fs.ErrNotExist) || err == nil && !st.IsDir() {
+			lines = append(lines, deploy.ReleaseLine{Release: r.ID, State: deploy.ReleaseRemoved})
+		}
+	}
+	return lines[max(0, len(lines)-linesMost):]
+}
+
+// compact rewrites a journal that has grown: of a release that is gone only
+// the last lines of all stay, of one that is there what rollback and prune ask for.
+func (p *Path) compact() error {
+	st, err := os.Lstat(p.file("releases.ndjson"))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() < compactBytes {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	lines, err := p.readTail(compactMost)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	for _, l := range needed(lines) {
+		text, err := json.Marshal(l)
+		if err != nil {
+			return err
+		}
+		b.Write(append(text, '\n'))
+	}
+	if int64(b.Len()) > st.Size()/4*3 {
+		return nil // it is as long as what it tells of
+	}
+	return p.replace("releases.ndjson", b.Bytes())
+}
+
+// needed gives the lines that say something about releases that are there, and
+// the last ones.
+func needed(lines []deploy.ReleaseLine) []deploy.ReleaseLine {
+	last := map[string]int{}
+	for i, l := range lines {
+		last[l.Release] = i
+	}
+	var kept []deploy.ReleaseLine
+	for i, l := range lines {
+		there := lines[last[l.Release]].State != deploy.ReleaseRemoved
+		if i >= len(lines)-compactTail || there && (l.State == deploy.ReleaseLive || last[l.Release] == i) {
+			kept = append(kept, l)
+		}
+	}
+	return kept
 }
 
 func parseLines(r io.Reader, cut bool) ([]deploy.ReleaseLine, error) {
@@ -176,12 +271,12 @@ func parseLines(r io.Reader, cut bool) ([]deploy.ReleaseLine, error) {
 			continue
 		}
 		var l deploy.ReleaseLine
-		if json.Unmarshal(sc.Bytes(), &l) == nil && deploy.ValidReleaseID(l.Release) {
+		if json.Unmarshal(sc.Bytes(), &l) == nil && l.Valid() {
 			lines = append(lines, l)
 		}
 	}
-	if n := len(lines); n > linesMost {
-		lines = lines[n-linesMost:]
+	if errors.Is(sc.Err(), bufio.ErrTooLong) {
+		return nil, errors.New("releases.ndjson has a line over 1 MiB: move it away, and the releases that it told of")
 	}
 	return lines, sc.Err()
 }
@@ -189,7 +284,7 @@ func parseLines(r io.Reader, cut bool) ([]deploy.ReleaseLine, error) {
 // repairLines ends a line that a crash cut short, so that the next one does
 // not continue it.
 func (p *Path) repairLines() error {
-	f, err := os.OpenFile(p.file("releases.ndjson"), os.O_RDWR, 0)
+	f, err := openPlain(p.file("releases.ndjson"), os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -51,7 +53,10 @@ type Path struct {
 
 	release string // being prepared, or switched to
 	spec    Spec
+	made    bool           // the release's directory is this owner's
+	whole   bool           // all of the commit is in it
 	intent  *deploy.Intent // of this owner's switch
+	seen    *string        // where current pointed when the owner was told
 }
 
 // Spec says what a release is made of.
@@ -77,24 +82,32 @@ func Open(ctx context.Context, root string, o Owner) (*Path, error) {
 		p.Close()
 		return nil, fmt.Errorf("opening %s: %w", root, err)
 	}
+	// A journal that cannot be made shorter now is as good as before.
+	_ = p.compact()
 	return p, nil
 }
 
 func makePath(root string) error {
-	for _, dir := range []string{root, filepath.Join(root, ".deployhook"), filepath.Join(root, "releases"), filepath.Join(root, "shared")} {
-		var err error
-		if dir == root {
-			err = os.MkdirAll(dir, 0o755)
-		} else {
-			err = os.Mkdir(dir, 0o755)
-		}
-		if err == nil || errors.Is(err, fs.ErrExist) {
-			if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-				return fmt.Errorf("%s is not a directory", dir)
-			}
-			continue
-		}
+	if err := os.MkdirAll(root, 0o755); err != nil {
 		return sentence(root, err)
+	}
+	for _, name := range []string{".deployhook", "releases", "shared"} {
+		dir := filepath.Join(root, name)
+		err := os.Mkdir(dir, 0o755)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return sentence(root, err)
+		}
+		// releases and shared may be links to a larger disk; the journal is ours.
+		stat := os.Stat
+		if name == ".deployhook" {
+			stat = os.Lstat
+		}
+		if st, err := stat(dir); err != nil || !st.IsDir() {
+			return fmt.Errorf("%s is not a directory: move it away", dir)
+		}
+		if err := unix.Access(dir, unix.W_OK); err != nil && name != "shared" {
+			return sentence(root, err)
+		}
 	}
 	if err := unix.Access(root, unix.W_OK); err != nil {
 		return sentence(root, err)
@@ -104,48 +117,86 @@ func makePath(root string) error {
 
 // sentence says what keeps a path from being written, and what to do.
 func sentence(root string, err error) error {
-	user := os.Getenv("USER")
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("the release path %s cannot be written by %s: make it with: sudo install -d -o %s %s", root, user, user, root)
+		name := strconv.Itoa(os.Getuid())
+		if u, err := user.Current(); err == nil {
+			name = u.Username
+		}
+		return fmt.Errorf("the release path %s cannot be written by %s: make it with: sudo install -d -o %s %s", root, name, name, root)
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("no space left in %s", root)
+	case errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("no space left in %s: the disk quota is used up", root)
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("the release path %s is on a read-only file system", root)
 	}
-	return fmt.Errorf("making %s: %w", root, err)
+	return fmt.Errorf("writing in the release path %s: %w", root, err)
 }
 
 func (p *Path) file(name string) string { return filepath.Join(p.root, ".deployhook", name) }
 
 func (p *Path) takeLock(ctx context.Context) error {
-	f, err := os.OpenFile(p.file("lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
-	if err != nil {
-		return sentence(p.root, err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
+		f, err := openPlain(p.file("lock"), os.O_RDWR|os.O_CREATE)
+		if err != nil {
+			return sentence(p.root, err)
+		}
+		if p.lock, err = f, flock(ctx, f); err != nil {
+			holder := holderOf(f)
+			f.Close()
+			if ctx.Err() != nil {
+				return fmt.Errorf("%s is in use by %s", p.root, holder)
+			}
+			return fmt.Errorf("locking %s: %w", p.root, err)
+		}
+		if p.held() == nil {
 			break
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			f.Close()
-			return fmt.Errorf("locking %s: %w", p.root, err)
+		f.Close() // it was taken away while this one waited for it
+	}
+	_ = p.lock.Truncate(0)
+	_, _ = p.lock.WriteAt(fmt.Appendf(nil, "run %d job %s (agent pid %d)\n", p.owner.Run, p.owner.Job, os.Getpid()), 0)
+	return nil
+}
+
+func flock(ctx context.Context, f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			holder := make([]byte, 200)
-			n, _ := f.ReadAt(holder, 0)
-			f.Close()
-			return fmt.Errorf("%s is in use by %s", p.root, strings.TrimSpace(string(holder[:n])))
+			return ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	_ = f.Truncate(0)
-	_, _ = f.WriteAt([]byte(fmt.Sprintf("run %d job %s (agent pid %d)\n", p.owner.Run, p.owner.Job, os.Getpid())), 0)
-	p.lock = f
+}
+
+// holderOf reads who wrote themselves into a lock.
+func holderOf(f *os.File) string {
+	b := make([]byte, 200)
+	n, _ := f.ReadAt(b, 0)
+	first, _, _ := strings.Cut(string(b[:n]), "\n")
+	if first == "" {
+		return "somebody who did not say who it is"
+	}
+	return first
+}
+
+// held says whether the lock still is the one that others would wait for: a
+// step may have removed the file.
+func (p *Path) held() error {
+	mine, err := p.lock.Stat()
+	if err != nil {
+		return err
+	}
+	if there, err := os.Lstat(p.file("lock")); err != nil || !os.SameFile(mine, there) {
+		return fmt.Errorf("%s was taken away while the path was in use: no step may touch %s", p.file("lock"), p.file(""))
+	}
 	return nil
 }
 
@@ -156,8 +207,13 @@ func (p *Path) Close() error { return p.lock.Close() }
 // Root is the path itself.
 func (p *Path) Root() string { return p.root }
 
-// Dir is the directory of the release that is being prepared.
-func (p *Path) Dir() string { return filepath.Join(p.root, "releases", p.release) }
+// Dir is the directory of the release that is being prepared; empty = none is.
+func (p *Path) Dir() string {
+	if p.release == "" {
+		return ""
+	}
+	return filepath.Join(p.root, "releases", p.release)
+}
 
 // Look reads a path without taking its lock.
 func Look(root string) (*deploy.Found, error) {
@@ -177,6 +233,10 @@ func (p *Path) Found() (*deploy.Found, error) {
 		return nil, err
 	}
 	f.Lines, err = p.readLines()
+	f.Lines = p.gone(f.Lines)
+	if seen := f.Current; p.seen == nil {
+		p.seen = &seen
+	}
 	return f, err
 }
 
@@ -204,9 +264,29 @@ func (p *Path) current() (string, error) {
 	return target, nil
 }
 
-// removeTemporary removes links that a crash left beside current. Their names
-// are ours alone.
+// currentRelease is where current points, which must be a release or nothing.
+func (p *Path) currentRelease() (string, error) {
+	target, err := p.current()
+	if err != nil {
+		return "", err
+	}
+	id, ok := strings.CutPrefix(target, "releases/")
+	if target != "" && (!ok || !deploy.ValidReleaseID(id)) {
+		return "", fmt.Errorf("%s/current points to %q, which is no release: move it away first", p.root, target)
+	}
+	return target, nil
+}
+
+// removeTemporary removes links and files that a crash left half made. Their
+// names are ours alone.
 func (p *Path) removeTemporary() error {
+	files, err := filepath.Glob(p.file(tempPrefix + "*"))
+	if err != nil {
+		return err
+	}
+	for _, n := range files {
+		os.Remove(n)
+	}
 	names, err := filepath.Glob(filepath.Join(p.root, ".current-*"))
 	if err != nil {
 		return err

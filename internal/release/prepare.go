@@ -25,11 +25,17 @@ func (p *Path) Prepare(s Spec) error {
 	if !deploy.ValidReleaseID(s.Release) {
 		return fmt.Errorf("%q is not the name of a release", s.Release)
 	}
-	if _, err := p.current(); err != nil {
+	if _, err := p.currentRelease(); err != nil {
 		return err
 	}
 	if err := p.room(s); err != nil {
 		return err
+	}
+	for _, name := range s.SharedDirs {
+		dir := filepath.Join(p.root, "shared", name)
+		if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+			return fmt.Errorf("the shared directory %s is a file: write it under shared.files", dir)
+		}
 	}
 	for _, name := range s.SharedFiles {
 		file := filepath.Join(p.root, "shared", name)
@@ -51,7 +57,7 @@ func (p *Path) Prepare(s Spec) error {
 	} else if err != nil {
 		return sentence(p.root, err)
 	}
-	p.release, p.spec = s.Release, s
+	p.release, p.spec, p.made, p.whole = s.Release, s, true, false
 	reached("made")
 	if err := p.line(p.ours(deploy.ReleasePreparing)); err != nil {
 		os.Remove(dir)
@@ -97,6 +103,7 @@ func (p *Path) Shared() error {
 			return fmt.Errorf("linking the shared path %s: %w", name, err)
 		}
 	}
+	p.whole = true
 	return nil
 }
 
@@ -137,8 +144,11 @@ func (p *Path) Prepared() error {
 // Bad records that the release at hand will never be live. A tree that never
 // was whole is removed at once.
 func (p *Path) Bad() error {
-	if p.release == "" {
+	switch {
+	case p.release == "":
 		return nil
+	case p.made && !p.whole:
+		return p.remove(p.release)
 	}
 	return p.line(p.ours(deploy.ReleaseBad))
 }
@@ -205,10 +215,13 @@ func (p *Path) remove(id string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing release %s: %w", id, err)
 	}
-	if err := p.line(deploy.ReleaseLine{Release: id, State: deploy.ReleaseRemoved, Daemon: p.owner.Daemon, Run: p.owner.Run, Job: p.owner.Job}); err != nil {
-		return err
+	gone := deploy.ReleaseLine{Release: id, State: deploy.ReleaseRemoved, Daemon: p.owner.Daemon, Run: p.owner.Run, Job: p.owner.Job}
+	err = p.line(gone)
+	terr := p.emptyTrash()
+	if err != nil {
+		err = p.line(gone) // on a full disk there is room for it only now
 	}
-	return p.emptyTrash()
+	return errors.Join(err, terr)
 }
 
 // emptyTrash removes what was taken away, now or before a crash.
@@ -219,16 +232,7 @@ func (p *Path) emptyTrash() error {
 	}
 	var errs []error
 	for _, n := range names {
-		// A step may have taken the right to write from its directories.
-		_ = filepath.WalkDir(n, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				if st, err := d.Info(); err == nil && st.Mode().Perm()&0o700 != 0o700 {
-					_ = os.Chmod(path, 0o700)
-				}
-			}
-			return nil
-		})
-		errs = append(errs, os.RemoveAll(n))
+		errs = append(errs, RemoveTree(n))
 	}
 	return errors.Join(errs...)
 }

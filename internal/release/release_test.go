@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"crypto/sha1"
 	"errors"
 	"fmt"
 	"os"
@@ -29,10 +30,13 @@ func id(n int) string {
 	return deploy.ReleaseID(time.Date(2026, 4, 1, 10, 15, n, 0, time.UTC), strings.Repeat("3f2c1ab", 6), 1)
 }
 
+// commitOf is a commit that a release's name can be of.
+func commitOf(id string) string { return fmt.Sprintf("%x", sha1.Sum([]byte(id))) }
+
 // publish makes a release live.
 func publish(t *testing.T, p *Path, id string) {
 	t.Helper()
-	if err := p.Prepare(Spec{Release: id, Commit: "c" + id}); err != nil {
+	if err := p.Prepare(Spec{Release: id, Commit: commitOf(id)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(p.Shared(), p.Prepared(), p.Activate(id, false), p.Live()); err != nil {

@@ -20,21 +20,24 @@ func (p *Path) Activate(to string, pops bool) error {
 	if !deploy.ValidReleaseID(to) {
 		return fmt.Errorf("%q is not the name of a release", to)
 	}
-	if st, err := os.Stat(filepath.Join(p.root, "releases", to)); err != nil || !st.IsDir() {
+	if st, err := os.Lstat(filepath.Join(p.root, "releases", to)); err != nil || !st.IsDir() {
 		return fmt.Errorf("release %s is not there", to)
+	}
+	if err := p.held(); err != nil {
+		return err
 	}
 	if in, foreign := p.readIntent(); in != nil || foreign != "" {
 		return errors.New("an unfinished switch is here")
 	}
-	from, err := p.current()
+	from, err := p.currentRelease()
 	if err != nil {
 		return err
 	}
-	if from != "" && !deploy.ValidReleaseID(strings.TrimPrefix(from, "releases/")) {
-		return fmt.Errorf("%s/current points to %s, which is no release: move it away first", p.root, from)
+	if p.seen != nil && *p.seen != from {
+		return fmt.Errorf("%s/current was pointed to %s while the release was being made: look at it, and deploy again", p.root, orNothing(from))
 	}
 	if to != p.release {
-		p.release, p.spec = to, p.specOf(to)
+		p.release, p.spec, p.made = to, p.specOf(to), false
 	}
 	if err := syncTree(p.Dir()); err != nil {
 		return err
@@ -57,6 +60,13 @@ func (p *Path) Activate(to string, pops bool) error {
 	err = p.writeIntent(in)
 	reached("phase-proving")
 	return err
+}
+
+func orNothing(target string) string {
+	if target == "" {
+		return "nothing"
+	}
+	return target
 }
 
 // specOf reads from the journal what a release was made of.
@@ -86,6 +96,7 @@ func (p *Path) link(target string) error {
 		os.Remove(temp)
 		return sentence(p.root, err)
 	}
+	p.seen = &target
 	return syncDir(p.root)
 }
 
@@ -118,7 +129,7 @@ func (p *Path) take() error {
 	if !ok || !deploy.ValidReleaseID(id) {
 		return errors.New("the unfinished switch names no release")
 	}
-	p.intent, p.release, p.spec = in, id, p.specOf(id)
+	p.intent, p.release, p.spec, p.made = in, id, p.specOf(id), false
 	return nil
 }
 
@@ -160,8 +171,9 @@ func (p *Path) Undo() (string, error) {
 	reached("undo-intent")
 	if p.intent.From == "" {
 		if err := os.Remove(filepath.Join(p.root, "current")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
+			return "", sentence(p.root, err)
 		}
+		p.seen = &p.intent.From
 		if err := syncDir(p.root); err != nil {
 			return "", err
 		}

@@ -31,6 +31,9 @@ const (
 	FileMost   = 32 << 20
 	InlineMost = 64 << 10 // of a file that comes with a step
 	HeaderMost = 64 << 10
+
+	OutputMost   = 4 << 30 // of a step: then it is ended
+	LeftOverMost = 50      // names of processes that a step left running; the last may stand for more
 )
 
 // Pings: both ends send one when nothing came for PingEvery, and give the
@@ -62,6 +65,7 @@ const (
 	RouteDrop      = "/release/drop"
 	RouteAbandon   = "/release/abandon"
 	RoutePrune     = "/release/prune"
+	RouteBury      = "/bury"
 )
 
 // Environment variables between the two ends and to steps.
@@ -178,7 +182,7 @@ type Result struct {
 	TimedOut bool     `json:"timed_out"`
 	Canceled bool     `json:"canceled"`
 	Error    string   `json:"error"`
-	LeftOver []string `json:"left_over"` // names of the processes that it left running
+	LeftOver []string `json:"left_over"` // names of the processes that it left running, cut at LeftOverMost
 }
 
 // Cancel names the step to end.
@@ -192,42 +196,70 @@ func Hello(w io.Writer, version, nonce string) error {
 	return err
 }
 
-// ReadHello reads the first line, past what a login may print before it. It
-// reads byte by byte: what follows belongs to the connection.
+// ProtocolError is an agent that speaks another protocol.
+type ProtocolError struct {
+	Version  string // of the agent
+	Protocol int
+}
+
+func (e *ProtocolError) Error() string {
+	return fmt.Sprintf("agent %s speaks protocol %d, not %d", e.Version, e.Protocol, Protocol)
+}
+
+// ReadHello reads the first line, past what a login may print before it, which
+// it returns. It reads byte by byte: what follows belongs to the connection.
+// An agent of another protocol is a [*ProtocolError].
 func ReadHello(r io.Reader) (version, nonce string, banner []byte, err error) {
 	var line []byte
 	one := make([]byte, 1)
 	for total := 0; total < BannerMost; total++ {
 		if _, err := io.ReadFull(r, one); err != nil {
-			return "", "", banner, fmt.Errorf("no agent answered: %w", err)
+			return "", "", append(banner, line...), fmt.Errorf("no agent answered: %w", err)
 		}
 		if one[0] != '\n' {
 			line = append(line, one[0])
 			continue
 		}
-		version, nonce, ok, err := parseHello(string(line))
-		if ok || err != nil {
-			return version, nonce, banner, err
+		version, nonce, at, err := parseHello(string(line))
+		if at >= 0 {
+			return version, nonce, append(banner, line[:at]...), err
 		}
 		banner = append(append(banner, line...), '\n')
 		line = nil
 	}
-	return "", "", banner, errors.New("no agent answered within the first 64 KiB")
+	return "", "", append(banner, line...), errors.New("no agent answered within the first 64 KiB")
 }
 
-func parseHello(line string) (version, nonce string, ok bool, err error) {
-	f := strings.Fields(strings.TrimRight(line, "\r"))
-	if len(f) != 4 || f[0] != "deployhook-agent" {
-		return "", "", false, nil
+const greeting = "deployhook-agent "
+
+// parseHello reads the first line, which begins at the place that it gives: a
+// login may print something without a newline before it. -1: there is none.
+func parseHello(line string) (version, nonce string, at int, err error) {
+	at = strings.LastIndex(line, greeting)
+	if at < 0 {
+		return "", "", -1, nil
 	}
-	n, err := strconv.Atoi(f[1])
+	f := strings.Fields(strings.TrimRight(line[at+len(greeting):], "\r"))
+	if len(f) < 2 || !plain(f[1]) {
+		return "", "", -1, nil
+	}
+	n, err := strconv.Atoi(f[0])
 	if err != nil {
-		return "", "", false, nil
+		return "", "", -1, nil
 	}
 	if n != Protocol {
-		return "", "", false, fmt.Errorf("restart deployhook: agent %s speaks protocol %d, the daemon %d", f[2], n, Protocol)
+		return "", "", at, &ProtocolError{Version: f[1], Protocol: n}
 	}
-	return f[2], f[3], true, nil
+	if len(f) != 3 || !plain(f[2]) {
+		return "", "", -1, nil
+	}
+	return f[1], f[2], at, nil
+}
+
+// plain says whether a word can be shown: it goes into sentences and logs.
+func plain(s string) bool {
+	const most = 100
+	return s != "" && len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // Decode reads JSON strictly and within its bound.

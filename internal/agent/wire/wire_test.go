@@ -25,13 +25,35 @@ func TestHelloIsFoundBehindABanner(t *testing.T) {
 	}
 }
 
-func TestHelloOfAnotherProtocolSaysToRestart(t *testing.T) {
-	_, _, _, err := wire.ReadHello(strings.NewReader("deployhook-agent 99 1.3 abc\n"))
-	if err == nil || !strings.Contains(err.Error(), "restart deployhook: agent 1.3 speaks protocol 99") {
-		t.Errorf("got %v", err)
+func TestHelloOfAnotherProtocolIsKnownByItsVersion(t *testing.T) {
+	for _, line := range []string{"deployhook-agent 99 1.3 abc\n", "deployhook-agent 99 1.3 and words that this version does not know\n"} {
+		_, _, _, err := wire.ReadHello(strings.NewReader(line))
+		var p *wire.ProtocolError
+		if !errors.As(err, &p) || p.Version != "1.3" || p.Protocol != 99 {
+			t.Errorf("%q: %v", line, err)
+		}
 	}
-	if _, _, _, err := wire.ReadHello(strings.NewReader(strings.Repeat("noise\n", 20_000))); err == nil {
-		t.Error("a banner without an end was read")
+	_, _, banner, err := wire.ReadHello(strings.NewReader(strings.Repeat("noise\n", 20_000)))
+	if err == nil || len(banner) > wire.BannerMost {
+		t.Errorf("a banner without an end: %v, %d bytes kept", err, len(banner))
+	}
+}
+
+func TestHelloIsFoundBehindAPromptWithoutANewline(t *testing.T) {
+	version, nonce, banner, err := wire.ReadHello(strings.NewReader("\x1b]0;web1\x07deployhook-agent 1 1.2 abc\n"))
+	if err != nil || version != "1.2" || nonce != "abc" || string(banner) != "\x1b]0;web1\x07" {
+		t.Errorf("got %q %q %q, %v", version, nonce, banner, err)
+	}
+}
+
+func TestHelloThatIsNoneIsPassedOver(t *testing.T) {
+	for _, line := range []string{
+		"deployhook-agent", "deployhook-agent 1", "deployhook-agent one 1.2 abc", "deployhook-agent 1 1.2", "deployhook-agent 1 1.2 abc def",
+		"deployhook-agent 1 \x1b[2J abc", "deployhook-agent 2 \x1b[2J abc", "deployhook-agent 2 " + strings.Repeat("9", 101) + " abc",
+	} {
+		if version, _, _, err := wire.ReadHello(strings.NewReader(line + "\n")); err == nil || !strings.Contains(err.Error(), "no agent answered") {
+			t.Errorf("%q was taken for an agent %q, %v", line, version, err)
+		}
 	}
 }
 
@@ -115,6 +137,7 @@ func FuzzReadFrame(f *testing.F) {
 
 func FuzzReadHello(f *testing.F) {
 	f.Add([]byte("deployhook-agent 1 0.1 abc\n"))
+	f.Add([]byte("banner\r\nprompt> deployhook-agent 2 0.1 abc def\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, nonce, _, err := wire.ReadHello(bytes.NewReader(b))
 		if err == nil && nonce == "" {

@@ -1,0 +1,74 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"deployhook/internal/deploy"
+	"deployhook/internal/host"
+)
+
+// awayEvery is how often a host where no job can start is asked again.
+const awayEvery = 30 * time.Second
+
+// away is a host whose agent is of another deployhook.
+type away struct {
+	why   string
+	next  time.Time // when it is asked again
+	asked bool      // it is being asked
+}
+
+// setAway keeps jobs from a host until its agent can be talked to again.
+func (e *Engine) setAway(name string, why error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.away[name] = &away{why: why.Error(), next: time.Now().Add(awayEvery)}
+}
+
+// addAway tells the choice of the next jobs which hosts and paths cannot be
+// used now, and why.
+func (e *Engine) addAway(ctx context.Context, active *deploy.Active, now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, a := range e.away {
+		if active.Away == nil {
+			active.Away = map[string]string{}
+		}
+		active.Away[name] = a.why
+		if !a.asked && now.After(a.next) {
+			a.asked = true
+			e.workers.Go(func() { e.ask(ctx, name) })
+		}
+	}
+	for k, j := range e.running {
+		if !j.unreachable.Load() {
+			continue
+		}
+		for _, lock := range j.pathLocks() {
+			if h, held := active.Locks[lock]; held && h.Blocked == "" {
+				h.Blocked = fmt.Sprintf("%s: unfinished switch of run %d; if it cannot be reached any more: deployhook unlock %s:%s --abandon",
+					j.host(), k.run, j.host(), j.spec.Release.Path)
+				active.Locks[lock] = h
+			}
+		}
+	}
+}
+
+// ask opens an agent on a host that was away; jobs start there again when it
+// is one of this deployhook.
+func (e *Engine) ask(ctx context.Context, name string) {
+	conn, err := e.Hosts.Open(ctx, name)
+	if err == nil {
+		conn.Close()
+	}
+	e.mu.Lock()
+	if errors.Is(err, host.ErrProtocol) {
+		e.away[name] = &away{why: err.Error(), next: time.Now().Add(awayEvery)}
+	} else {
+		delete(e.away, name)
+	}
+	e.mu.Unlock()
+	e.nudge()
+}
