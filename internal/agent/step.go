@@ -222,7 +222,7 @@ func describe(res *wire.Result, cmd *exec.Cmd, why stopReason) {
 		return
 	}
 	if status.Signaled() {
-		res.Signal = unix.SignalName(status.Signal())
+		res.Signal = signalName(status.Signal())
 		return
 	}
 	code := status.ExitStatus()
@@ -230,6 +230,15 @@ func describe(res *wire.Result, cmd *exec.Cmd, why stopReason) {
 	if why == notStopped {
 		res.Error = exitSentence(code, cmd.Env)
 	}
+}
+
+// signalName names a signal, also those that have no name of their own.
+func signalName(s syscall.Signal) string {
+	const first = 34 // SIGRTMIN, as shells count
+	if name := unix.SignalName(s); name != "" {
+		return name
+	}
+	return fmt.Sprintf("SIGRTMIN+%d", int(s)-first)
 }
 
 // exitSentence says what an exit status means in which shells say more than

@@ -22,10 +22,14 @@ var ErrExists = errors.New("a release of this name is there already")
 
 // The daemon's own deadlines: what an agent says of time is not believed.
 const (
-	callTime  = 2 * time.Minute  // a call that only asks or writes a few lines
-	syncTime  = 10 * time.Minute // one that writes a file system to disk, or removes trees
-	treeTime  = time.Hour        // sending a tree
-	stallTime = 2 * time.Minute  // in it: without a byte being taken
+	callTime = 2 * time.Minute  // a call that only asks or writes a few lines
+	syncTime = 10 * time.Minute // one that writes a file system to disk, or removes trees
+	treeTime = time.Hour        // sending a tree
+)
+
+// Deadlines that tests make shorter.
+var (
+	stallTime = 2 * time.Minute  // sending a tree, without a byte being taken
 	stepSlack = 90 * time.Second // from the end of a step's time, or its cancel, to its result
 )
 
@@ -229,6 +233,9 @@ func (c *Conn) Put(ctx context.Context, walk func(fn func(deploy.TreeFile, io.Re
 	werr := <-walked
 	if err == nil {
 		res.Body.Close()
+		if werr != nil {
+			err = errors.New("the agent answered before it had all files of the commit")
+		}
 	}
 	// What went wrong while the tree was read says more than that the agent
 	// got only half of it; that the agent stopped reading says less.

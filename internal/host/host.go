@@ -218,15 +218,16 @@ func (h *Hosts) spawn(ctx context.Context) (*Conn, error) {
 		return nil, fmt.Errorf("starting an agent: %w", err)
 	}
 	near, far := os.NewFile(uintptr(fds[0]), "agent"), os.NewFile(uintptr(fds[1]), "agent")
-	defer far.Close()
 	conn, err := net.FileConn(near)
 	near.Close()
 	if err != nil {
+		far.Close()
 		return nil, fmt.Errorf("starting an agent: %w", err)
 	}
 	stderr, stderrW, err := os.Pipe()
 	if err != nil {
 		conn.Close()
+		far.Close()
 		return nil, fmt.Errorf("starting an agent: %w", err)
 	}
 	cmd := &exec.Cmd{
@@ -235,6 +236,7 @@ func (h *Hosts) spawn(ctx context.Context) (*Conn, error) {
 	}
 	err = cmd.Start()
 	stderrW.Close()
+	far.Close() // the agent alone has it: its end is the end of the stream
 	if err != nil {
 		conn.Close()
 		stderr.Close()

@@ -92,19 +92,20 @@ func (j *job) bad(ctx context.Context, conn *host.Conn) {
 	if err := conn.Bad(ctx); err != nil && !errors.Is(err, host.ErrGone) {
 		j.log.Warn("marking a release that never was live", "release", j.release, "err", err)
 	}
-	j.prune(ctx, conn)
+	_ = j.prune(ctx, conn) // in the log
 }
 
-func (j *job) prune(ctx context.Context, conn *host.Conn) {
+// prune removes old releases. What goes wrong is a warning, which it returns.
+func (j *job) prune(ctx context.Context, conn *host.Conn) error {
 	removed, err := conn.Prune(ctx, j.spec.Release.Keep, j.spec.Release.KeepFailed)
 	if err != nil && !errors.Is(err, host.ErrGone) {
 		err = fmt.Errorf("removing old releases: %w", err)
-		j.log.Warn("the job goes on", "err", err)
-		j.warn("prune", err)
+		j.log.Warn("something was left behind", "err", err)
 	}
 	if len(removed) > 0 {
 		j.log.Debug("removed old releases", "releases", strings.Join(removed, " "))
 	}
+	return err
 }
 
 // warn shows on the run what went wrong and changes nothing: as a step of its
@@ -355,7 +356,9 @@ func (j *job) after(ctx context.Context, conn *host.Conn) {
 	if err != nil {
 		j.log.Warn("noting what is live", "err", err)
 	}
-	j.prune(ctx, conn)
+	if err := j.prune(ctx, conn); err != nil {
+		j.warn("prune", err)
+	}
 }
 
 // restartName is the name of the step that restart is.
@@ -395,7 +398,7 @@ func (j *job) undo(ctx context.Context, conn *host.Conn, cause error) outcome {
 	if err := conn.Undone(safe); err != nil {
 		return j.reopen(ctx, conn, fmt.Errorf("%w; %s; recording it: %w", cause, text, err))
 	}
-	j.prune(safe, conn)
+	_ = j.prune(safe, conn) // in the log
 	out := j.ends(ctx, cause)
 	switch out.state {
 	case deploy.Canceled:

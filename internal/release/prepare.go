@@ -29,7 +29,11 @@ func (p *Path) Prepare(s Spec) error {
 		return err
 	}
 	if err := p.room(s); err != nil {
-		return err
+		// What failed is kept for people to look at, as long as there is room.
+		p.removeFailed()
+		if err := p.room(s); err != nil {
+			return err
+		}
 	}
 	for _, name := range s.SharedDirs {
 		dir := filepath.Join(p.root, "shared", name)
@@ -201,6 +205,13 @@ func (p *Path) Prune(keep, keepFailed int) ([]string, error) {
 		removed = append(removed, id)
 	}
 	return removed, errors.Join(errs...)
+}
+
+// removeFailed removes all releases that never were live.
+func (p *Path) removeFailed() {
+	if f, err := p.Found(); err == nil && len(deploy.PruneList(f, len(f.Lines), 0, func(string) bool { return false })) > 0 {
+		_, _ = p.Prune(len(f.Lines), 0) // the question that follows is whether there is room
+	}
 }
 
 // remove takes a release away: out of its name first, so that nobody meets
