@@ -186,6 +186,15 @@ func TestLockThatWasTakenAwayLetsNoTwoIn(t *testing.T) {
 		}
 		waiter <- p
 	}()
+	for n := 0; n < 2; { // until it has the file open, too
+		n = 0
+		fds, _ := filepath.Glob("/proc/self/fd/*")
+		for _, fd := range fds {
+			if to, err := os.Readlink(fd); err == nil && to == first.file("lock") {
+				n++
+			}
+		}
+	}
 	if err := os.Remove(first.file("lock")); err != nil {
 		t.Fatal(err)
 	}
