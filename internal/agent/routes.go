@@ -114,7 +114,9 @@ func writeError(w http.ResponseWriter, err error) {
 	if len(text) > 4<<10 {
 		text = text[:4<<10]
 	}
-	_ = json.NewEncoder(w).Encode(wire.Error{Error: text, Exists: errors.Is(err, release.ErrExists)})
+	_ = json.NewEncoder(w).Encode(wire.Error{
+		Error: text, Exists: errors.Is(err, release.ErrExists), NotBegun: errors.Is(err, release.ErrNotBegun),
+	})
 }
 
 func facts() (wire.Facts, error) {

@@ -20,6 +20,15 @@ import (
 // ErrExists is a release whose name is taken.
 var ErrExists = errors.New("a release of this name is there already")
 
+// ErrNotBegun is a switch that was refused before anything was changed.
+var ErrNotBegun = errors.New("the switch was not begun")
+
+// notBegun is the sentence about an [ErrNotBegun].
+type notBegun string
+
+func (e notBegun) Error() string      { return string(e) }
+func (notBegun) Is(target error) bool { return target == ErrNotBegun }
+
 // The daemon's own deadlines: what an agent says of time is not believed.
 const (
 	callTime = 2 * time.Minute  // a call that only asks or writes a few lines
@@ -93,6 +102,9 @@ func (c *Conn) send(ctx context.Context, route string, body io.Reader) (*http.Re
 	if e.Exists {
 		return nil, ErrExists
 	}
+	if e.NotBegun {
+		return nil, notBegun(line(e.Error, textMost))
+	}
 	return nil, errors.New(line(e.Error, textMost))
 }
 
@@ -153,7 +165,8 @@ func (c *Conn) Prepared(ctx context.Context) error {
 	return doFor(ctx, c, syncTime, wire.RoutePrepared)
 }
 
-// Activate points current to a release.
+// Activate points current to a release. [ErrNotBegun]: it was refused, and
+// everything is as before.
 func (c *Conn) Activate(ctx context.Context, a Activate) error {
 	_, err := callFor[wire.Empty](ctx, c, syncTime, wire.RouteActivate, a)
 	return err

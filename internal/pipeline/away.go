@@ -46,8 +46,8 @@ func (e *Engine) addAway(ctx context.Context, active *deploy.Active, now time.Ti
 		if !j.unreachable.Load() {
 			continue
 		}
-		for _, lock := range j.pathLocks() {
-			if h, held := active.Locks[lock]; held && h.Blocked == "" {
+		for lock, h := range active.Locks {
+			if h.Run == k.run && h.Job == k.job && h.Blocked == "" {
 				h.Blocked = fmt.Sprintf("%s: unfinished switch of run %d; if it cannot be reached any more: deployhook unlock %s:%s --abandon",
 					j.host(), k.run, j.host(), j.spec.Release.Path)
 				active.Locks[lock] = h

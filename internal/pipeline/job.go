@@ -34,6 +34,7 @@ type job struct {
 	secrets []string // values to mask, all that could be read
 	notes   []string // sentences for the log of the next step
 	next    int      // index of the next step
+	begun   bool     // of a deploy job: a step of it may have run
 
 	// env of a release, filled as it becomes known.
 	workspace, release, releasePath, previous string
@@ -85,10 +86,13 @@ func (j *job) ends(ctx context.Context, err error) outcome {
 
 // interrupted is the outcome of a job that a stop or a crash cut short.
 func (j *job) interrupted(what string) outcome {
-	if j.spec != nil && j.spec.OnCrash == deploy.CrashStop {
-		return outcome{state: deploy.Lost, err: what + ", and on_crash is stop: nobody knows how far its steps came"}
+	switch {
+	case j.spec == nil || j.spec.OnCrash != deploy.CrashStop || j.spec.Deploys() && !j.begun:
+		return outcome{state: deploy.Queued}
+	case j.spec.Deploys():
+		return j.blocked(what + ", and on_crash is stop: nobody knows how far its steps came")
 	}
-	return outcome{state: deploy.Queued}
+	return outcome{state: deploy.Lost, err: what + ", and on_crash is stop: nobody knows how far its steps came"}
 }
 
 // load reads what the job is about.

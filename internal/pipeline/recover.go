@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 	"time"
 
@@ -46,10 +47,9 @@ func (j *job) resume(ctx context.Context) outcome {
 	if err := j.load(ctx); err != nil {
 		return j.ends(ctx, err)
 	}
-	var begun bool
 	for _, rj := range j.run.Jobs {
 		if rj.Name == j.key.job {
-			begun = rj.Begun
+			j.begun = rj.Begun
 			j.release = rj.Release
 			for _, h := range rj.HostRuns {
 				j.next = max(j.next, len(h.Steps))
@@ -64,7 +64,7 @@ func (j *job) resume(ctx context.Context) outcome {
 	if !j.spec.Deploys() {
 		return j.interrupted(errDaemonEnded.Error())
 	}
-	if !begun {
+	if !j.begun {
 		return outcome{state: deploy.Queued} // nothing of it has run
 	}
 	if j.restartsLost > restartsLostMost {
@@ -102,7 +102,7 @@ func (j *job) pause(d time.Duration) bool {
 // again opens the path with a new agent, as often as it takes, and does what
 // the journal says. Meanwhile the job takes no worker from the others.
 func (j *job) again(ctx context.Context, cause error) outcome {
-	delay := time.Second
+	delay, last := time.Second, ""
 	for {
 		conn, found, err := j.openAgain(ctx)
 		if err == nil {
@@ -114,7 +114,12 @@ func (j *job) again(ctx context.Context, cause error) outcome {
 			j.close(conn)
 			return out
 		}
-		j.log.Warn("an unfinished switch cannot be reached", "host", j.host(), "path", j.spec.Release.Path, "err", err)
+		level := slog.LevelWarn
+		if err.Error() == last {
+			level = slog.LevelDebug
+		}
+		last = err.Error()
+		j.log.Log(ctx, level, "an unfinished switch cannot be reached", "host", j.host(), "path", j.spec.Release.Path, "err", err)
 		j.unreachable.Store(true)
 		j.engine.nudge()
 		select {

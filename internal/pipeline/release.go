@@ -192,6 +192,7 @@ func (j *job) begin(ctx context.Context, mirror *git.Mirror) (string, error) {
 	if err := e.Store.Apply(ctx, moves[0]); err != nil {
 		return "", fmt.Errorf("beginning the job: %w", err)
 	}
+	j.begun = true
 	return "", e.applyEach(ctx, moves[1:])
 }
 
@@ -315,7 +316,14 @@ func (j *job) publish(ctx context.Context, conn *host.Conn, release string, pops
 	}
 	safe, cancel := settling(ctx)
 	defer cancel()
-	if err := conn.Activate(safe, host.Activate{To: release, Pops: pops}); err != nil {
+	err := conn.Activate(safe, host.Activate{To: release, Pops: pops})
+	if errors.Is(err, host.ErrNotBegun) {
+		if j.run.Target == "" {
+			j.bad(ctx, conn)
+		}
+		return failed(fmt.Errorf("switching to %s: %w", release, err))
+	}
+	if err != nil {
 		return j.reopen(ctx, conn, fmt.Errorf("switching to %s: %w", release, err))
 	}
 	return j.prove(ctx, conn)

@@ -206,13 +206,10 @@ func (e *Engine) stopBefore(lock, why string, but int64) {
 }
 
 // locks says whether the job deploys to the path that the lock is for.
-func (j *job) locks(lock string) bool { return slices.Contains(j.pathLocks(), lock) }
-
-// pathLocks are the locks of the paths that the job deploys to.
-func (j *job) pathLocks() []string {
+func (j *job) locks(lock string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.paths
+	return slices.Contains(j.paths, lock)
 }
 
 func (j *job) isSwitched() bool {

@@ -136,6 +136,9 @@ func (p *Path) linkShared(name, target string) error {
 
 // Prepared writes the release to disk and records that it is whole.
 func (p *Path) Prepared() error {
+	if err := p.held(); err != nil {
+		return err
+	}
 	if err := syncTree(p.Dir()); err != nil {
 		return err
 	}

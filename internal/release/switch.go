@@ -13,34 +13,28 @@ import (
 	"deployhook/internal/deploy"
 )
 
+// ErrNotBegun is a switch that was refused before anything was changed.
+var ErrNotBegun = errors.New("the switch was not begun")
+
+// refusal is an error that is an [ErrNotBegun] too.
+type refusal struct{ error }
+
+func (refusal) Is(target error) bool { return target == ErrNotBegun }
+func (r refusal) Unwrap() error      { return r.error }
+
 // Activate points current to a release that is whole: the journal first, then
 // the link under a name of its own, then rename. pops marks a rollback to the
-// release below the top of the stack.
+// release below the top of the stack. [ErrNotBegun]: nothing was changed.
 func (p *Path) Activate(to string, pops bool) error {
-	if !deploy.ValidReleaseID(to) {
-		return fmt.Errorf("%q is not the name of a release", to)
-	}
-	if st, err := os.Lstat(filepath.Join(p.root, "releases", to)); err != nil || !st.IsDir() {
-		return fmt.Errorf("release %s is not there", to)
-	}
-	if err := p.held(); err != nil {
-		return err
-	}
-	if in, foreign := p.readIntent(); in != nil || foreign != "" {
-		return errors.New("an unfinished switch is here")
-	}
-	from, err := p.currentRelease()
+	from, err := p.mayActivate(to)
 	if err != nil {
-		return err
-	}
-	if p.seen != nil && *p.seen != from {
-		return fmt.Errorf("%s/current was pointed to %s while the release was being made: look at it, and deploy again", p.root, orNothing(from))
+		return refusal{err}
 	}
 	if to != p.release {
 		p.release, p.spec, p.made = to, p.specOf(to), false
 	}
 	if err := syncTree(p.Dir()); err != nil {
-		return err
+		return refusal{err}
 	}
 	in := deploy.Intent{
 		Format: deploy.IntentFormat, Daemon: p.owner.Daemon, Run: p.owner.Run, Job: p.owner.Job, Attempt: p.owner.Attempt,
@@ -60,6 +54,36 @@ func (p *Path) Activate(to string, pops bool) error {
 	err = p.writeIntent(in)
 	reached("phase-proving")
 	return err
+}
+
+// mayActivate says whether a switch may begin, and where current points now.
+func (p *Path) mayActivate(to string) (from string, err error) {
+	if !deploy.ValidReleaseID(to) {
+		return "", fmt.Errorf("%q is not the name of a release", to)
+	}
+	if st, err := os.Lstat(filepath.Join(p.root, "releases", to)); err != nil || !st.IsDir() {
+		return "", fmt.Errorf("release %s is not there", to)
+	}
+	if err := p.held(); err != nil {
+		return "", err
+	}
+	if in, foreign := p.readIntent(); in != nil || foreign != "" {
+		return "", fmt.Errorf("an unfinished switch is here%s", because(foreign))
+	}
+	if from, err = p.currentRelease(); err != nil {
+		return "", err
+	}
+	if p.seen != nil && *p.seen != from {
+		return "", fmt.Errorf("%s/current was pointed to %s while the release was being made: look at it, and deploy again", p.root, orNothing(from))
+	}
+	return from, nil
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
 }
 
 func orNothing(target string) string {

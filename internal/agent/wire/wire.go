@@ -79,8 +79,9 @@ type Empty struct{}
 
 // Error is the answer of a call that failed.
 type Error struct {
-	Error  string `json:"error"`
-	Exists bool   `json:"exists,omitempty"` // the release's name is taken
+	Error    string `json:"error"`
+	Exists   bool   `json:"exists,omitempty"`    // the release's name is taken
+	NotBegun bool   `json:"not_begun,omitempty"` // of a switch: nothing was changed
 }
 
 // Facts are what an agent knows of its machine.
