@@ -44,6 +44,7 @@ func rooted(t *testing.T) {
 }
 
 func TestAgentOfAnotherProtocolMakesJobsWait(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(s.config(""), "LANG=other@protocol")
 	id := s.push("one")
@@ -82,6 +83,7 @@ func (s *site) daemonID() string {
 }
 
 func TestJournalThatIsNotUnderstoodIsLeftToAPerson(t *testing.T) {
+	t.Parallel()
 	const none = "releases/20200101T000000Z-1234567"
 	for name, tt := range map[string]struct{ intent, want string }{
 		"another daemon":   {`{"format":1,"daemon":"other","run":2,"job":"deploy","attempt":1,"from":"CURRENT","to":"` + none + `","phase":"switching"}`, "another deployhook left an unfinished switch here"},
@@ -142,6 +144,7 @@ func TestJournalThatIsNotUnderstoodIsLeftToAPerson(t *testing.T) {
 }
 
 func TestRestartThatKillsItsAgentHasAnEnd(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	config := s.config(`
       deploy:
@@ -187,6 +190,7 @@ func (s *site) launch(config string) {
 }
 
 func TestRestartThatKillsTheDaemonHasAnEnd(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	config := s.config(`
       deploy:
@@ -270,6 +274,7 @@ func (s *site) wholeAndOfItsCommit() {
 }
 
 func TestCurrentIsWholeAfterKillsAtRandomMoments(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
@@ -350,6 +355,7 @@ func (s *site) clean() {
 }
 
 func TestManyJobsLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(s.config("") + `
   small:
@@ -397,6 +403,7 @@ func TestManyJobsLeaveNothingBehind(t *testing.T) {
 }
 
 func TestStepsThatTamperWithTheReleasePathFailTheirRunOnly(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct{ step, want string }{
 		"removes the journal":  {"rm -rf ../../.deployhook", "was taken away while the path was in use"},
 		"removes its release":  {`rm -rf "$DEPLOYHOOK_RELEASE_PATH"`, ""},
@@ -446,6 +453,7 @@ func TestStepsThatTamperWithTheReleasePathFailTheirRunOnly(t *testing.T) {
 }
 
 func TestStepThatFillsTheDiskDoesNotEndDeploying(t *testing.T) {
+	t.Parallel()
 	rooted(t)
 	s := newSite(t)
 	if err := os.MkdirAll(s.path("srv"), 0o755); err != nil {
@@ -517,6 +525,7 @@ func (s *site) unfinishedConfig() string {
 }
 
 func TestUnreachableSwitchHoldsUpOnlyItsPath(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	id := s.unfinished(s.unfinishedConfig())
 	next := s.push("three")
@@ -544,6 +553,7 @@ func TestUnreachableSwitchHoldsUpOnlyItsPath(t *testing.T) {
 }
 
 func TestUnreachableSwitchCanBeAbandoned(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	id := s.unfinished(s.unfinishedConfig())
 	s.until("the path was tried", func() bool { return strings.Contains(s.log.String(), "an unfinished switch cannot be reached") })
@@ -568,6 +578,7 @@ func TestUnreachableSwitchCanBeAbandoned(t *testing.T) {
 }
 
 func TestAbandonedSwitchCanBeRolledBack(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.extra = "        on_crash: stop\n"
 	s.start(s.config(""))
@@ -591,6 +602,7 @@ func TestAbandonedSwitchCanBeRolledBack(t *testing.T) {
 }
 
 func TestCrashStopBeforeTheSwitchStopsTheNextDeployToo(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	config := s.config(`
       deploy:
@@ -625,6 +637,7 @@ func TestCrashStopBeforeTheSwitchStopsTheNextDeployToo(t *testing.T) {
 }
 
 func TestFailedReleasesNeverPushTheGoodOnesOut(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(strings.Replace(s.config(""), "release: "+s.path("srv"), "release: { path: "+s.path("srv")+", keep: 2 }", 1))
 	for _, text := range []string{"one", "two"} {
@@ -646,6 +659,7 @@ func TestFailedReleasesNeverPushTheGoodOnesOut(t *testing.T) {
 }
 
 func TestLongValuesAreCutOrRefusedInOneSentence(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(s.config(`
       test: { steps: [ { run: 'test "${#DEPLOYHOOK_MESSAGE}" -eq 16384; env | wc -c' } ] }
@@ -663,6 +677,7 @@ func TestLongValuesAreCutOrRefusedInOneSentence(t *testing.T) {
 }
 
 func TestErrorsOfPruningAreAWarningOnASucceededRun(t *testing.T) {
+	t.Parallel()
 	rooted(t)
 	s := newSite(t)
 	s.start(strings.Replace(s.config(""), "release: "+s.path("srv"), "release: { path: "+s.path("srv")+", keep: 1, keep_failed: 0 }", 1))
@@ -689,6 +704,7 @@ func TestErrorsOfPruningAreAWarningOnASucceededRun(t *testing.T) {
 }
 
 func TestReleaseOfATakenNameGetsTheNextOne(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(s.config(""))
 	before := s.commit("one")
@@ -716,6 +732,7 @@ func TestReleaseOfATakenNameGetsTheNextOne(t *testing.T) {
 }
 
 func TestReleasesShareNoFileAndHaveTheirModes(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(s.config(""))
 	if err := errors.Join(os.WriteFile(filepath.Join(s.repo(), "run.sh"), []byte("#!/bin/sh\n"), 0o777), os.Symlink("/etc/passwd", filepath.Join(s.repo(), "link"))); err != nil {
@@ -785,6 +802,7 @@ func (s *site) waitingRestart() string {
 }
 
 func TestRollbackDuringASwitchNamesBothCandidates(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(s.waitingRestart())
 	var names []string
@@ -817,6 +835,7 @@ func TestRollbackDuringASwitchNamesBothCandidates(t *testing.T) {
 }
 
 func TestCancelAfterTheSwitchPutsTheOldReleaseBack(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(s.waitingRestart())
 	s.want(s.push("one"), "succeeded")
@@ -837,6 +856,7 @@ func TestCancelAfterTheSwitchPutsTheOldReleaseBack(t *testing.T) {
 }
 
 func TestStopDuringASwitchLeavesItSettled(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.start(s.waitingRestart())
 	s.want(s.push("one"), "succeeded")
@@ -853,13 +873,19 @@ func TestStopDuringASwitchLeavesItSettled(t *testing.T) {
 }
 
 func TestSecondDaemonOnAPathWaitsAndNamesTheFirst(t *testing.T) {
+	t.Parallel()
 	s, other := newSite(t), newSite(t)
 	s.start(s.waitingRestart())
 	s.want(s.push("one"), "succeeded")
 	s.switching("wait two")
 	// Another daemon with another data directory and the same release path.
 	other.start(strings.ReplaceAll(other.config(""), other.path("srv"), s.path("srv")))
-	r := other.want(other.push("foreign"), "failed")
+	id := other.push("foreign")
+	var r web.Run
+	for end := time.Now().Add(2 * time.Minute); !terminal(r.State) && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		r, _ = other.client.Run(t.Context(), id) // it waits a minute for the lock
+	}
+	r = other.want(id, "failed")
 	if !strings.Contains(why(r), s.path("srv")+" is in use by run 2 job deploy (agent pid ") {
 		t.Errorf("the error is %q", why(r))
 	}
