@@ -45,8 +45,9 @@ type NeedResult struct {
 	Outputs map[string]string
 }
 
-// Status is what success(), failure() and canceled() tell.
-type Status struct{ Failed, Canceled bool }
+// Status is what success(), failure() and canceled() tell. What was skipped
+// did not succeed, and did not fail either.
+type Status struct{ Failed, Canceled, Skipped bool }
 
 var exprNames = []string{
 	"event", "branch", "tag", "sha", "ref", "before", "actor", "repo", "message", "payload", "inputs", "env",
@@ -126,6 +127,10 @@ func (e *Expr) UsesStatus() bool {
 	return e.names["success"] || e.names["failure"] || e.names["always"] || e.names["canceled"]
 }
 
+// CleansUp says whether it may be true after a cancel: then what it stands at
+// is not canceled with the rest.
+func (e *Expr) CleansUp() bool { return e.names["always"] || e.names["canceled"] }
+
 // Eval gives the expression's truth: null, false, 0 and "" are false. An error
 // is false too, and why says which path it was and what is wrong with it.
 func (e *Expr) Eval(s *Scope) (ok bool, why string) {
@@ -182,7 +187,7 @@ func (s *Scope) env() map[string]any {
 		"event": string(ev.Kind), "branch": ev.Branch, "tag": ev.Tag, "sha": sha, "ref": ev.Ref, "before": ev.Before,
 		"actor": ev.Actor, "repo": ev.Repository, "message": ev.Message, "payload": ev.Payload, "inputs": inputs,
 		"env": env, "job": s.Job, "needs": needs, "environment": s.Environment,
-		"success":  func() bool { return !s.Status.Failed && !s.Status.Canceled },
+		"success":  func() bool { return s.Status == Status{} },
 		"failure":  func() bool { return s.Status.Failed },
 		"always":   func() bool { return true },
 		"canceled": func() bool { return s.Status.Canceled },

@@ -101,4 +101,5 @@ type Release struct {
 	Run     int64        `json:"run"`
 	State   ReleaseState `json:"state"`
 	Current bool         `json:"current"`
+	Made    int64        `json:"-"` // the run that made it: what lists are ordered by
 }

@@ -18,7 +18,7 @@ func OrderLane(pushes []RefMove) []int {
 			return
 		}
 		seen[k] = true
-		if p := pushes[k]; known(p.Before) {
+		if p := pushes[k]; known(p.Before) && p.Before != p.After {
 			for _, i := range g.to[p.Before] {
 				if !g.leads(p.After, pushes[i].Before) {
 					place(i)

@@ -79,7 +79,7 @@ func Releases(f *Found) []Release {
 		}
 		r := last[l.Release]
 		if r == nil {
-			r = &Release{ID: l.Release}
+			r = &Release{ID: l.Release, Made: l.Run}
 			last[l.Release] = r
 			order = append(order, l.Release)
 		}

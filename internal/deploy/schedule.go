@@ -53,9 +53,10 @@ func Schedule(a *Active, workers int, now time.Time) Next {
 		taken[name] = lockSentence(name, h)
 	}
 	ready := candidates(a)
+	oldest := oldestOf(a)
 	newest := map[string]*Run{} // by lane and job
 	for _, c := range ready {
-		if key := laneOf(c); key != "" && (newest[key] == nil || newer(c.run, newest[key])) {
+		if key := laneOf(c); key != "" && (newest[key] == nil || Newer(c.run, newest[key])) {
 			newest[key] = c.run
 		}
 	}
@@ -73,6 +74,10 @@ func Schedule(a *Active, workers int, now time.Time) Next {
 				next.wait(c, fmt.Sprintf("run %d, which is newer", top.ID), now)
 				continue
 			}
+		}
+		if top := oldest[orderedLaneOf(c)]; why == "" && top != nil && top != c.run {
+			next.wait(c, fmt.Sprintf("run %d, which is before it", top.ID), now)
+			continue
 		}
 		if why == "" {
 			for _, l := range locks {
@@ -120,10 +125,10 @@ func candidates(a *Active) []candidate {
 			}
 			return 1
 		}
-		if newer(x.run, y.run) {
+		if Newer(x.run, y.run) {
 			return 1
 		}
-		if newer(y.run, x.run) {
+		if Newer(y.run, x.run) {
 			return -1
 		}
 		return 0
@@ -131,9 +136,14 @@ func candidates(a *Active) []candidate {
 	return list
 }
 
-// newer compares the places of two runs: a retry that kept its place is newer
-// than the run that it retries.
-func newer(a, b *Run) bool {
+// InLane says whether two runs are of one lane: of a pipeline and a ref.
+func InLane(a, b *Run) bool {
+	return a.Pipeline == b.Pipeline && a.Ref == b.Ref && a.Ref != ""
+}
+
+// Newer says whether a stands after b in their lane. A retry that kept its
+// place is newer than the run that it retries.
+func Newer(a, b *Run) bool {
 	if a.Order != b.Order {
 		return a.Order > b.Order
 	}
@@ -142,11 +152,37 @@ func newer(a, b *Run) bool {
 
 // laneOf is the lane and job in which only the newest deploy goes; empty where
 // all go.
-func laneOf(c candidate) string {
-	if !c.job.Deploys || c.run.Queue != QueueLatest || c.run.Ref == "" || c.run.Event == Rollback {
+func laneOf(c candidate) string { return laneWith(c, QueueLatest) }
+
+// orderedLaneOf is the lane and job in which every deploy goes, each after
+// those before it; empty elsewhere.
+func orderedLaneOf(c candidate) string { return laneWith(c, QueueAll) }
+
+func laneWith(c candidate, q QueuePolicy) string {
+	if !c.job.Deploys || c.run.Queue != q || c.run.Ref == "" || c.run.Event == Rollback {
 		return ""
 	}
 	return c.run.Pipeline + "\x00" + c.run.Ref + "\x00" + c.job.Name
+}
+
+// oldestOf finds, for each lane and job with queue: all, the oldest run whose
+// deploy is still to come or runs: those after it wait for it, also while it
+// is being tested.
+func oldestOf(a *Active) map[string]*Run {
+	oldest := map[string]*Run{}
+	for i := range a.Runs {
+		r := &a.Runs[i]
+		for k := range r.Jobs {
+			key := orderedLaneOf(candidate{r, &r.Jobs[k]})
+			if key == "" || r.Jobs[k].State.Terminal() {
+				continue
+			}
+			if oldest[key] == nil || Newer(oldest[key], r) {
+				oldest[key] = r
+			}
+		}
+	}
+	return oldest
 }
 
 // superseded lists the deploy jobs that end when c begins: the same job of
@@ -159,7 +195,7 @@ func superseded(a *Active, c candidate) []JobRef {
 	var refs []JobRef
 	for i := range a.Runs {
 		r := &a.Runs[i]
-		if r.ID == c.run.ID || !newer(c.run, r) {
+		if r.ID == c.run.ID || !Newer(c.run, r) {
 			continue
 		}
 		for k := range r.Jobs {

@@ -31,6 +31,9 @@ import (
 // history is cut short.
 var ErrHistory = errors.New("the history cannot be read")
 
+// ErrNoRef is a ref that the remote does not have.
+var ErrNoRef = errors.New("there is no such ref")
+
 const (
 	fetchTime   = 10 * time.Minute // of one fetch, stalls included
 	cacheBytes  = 8 << 20          // objects kept in memory while one is read
@@ -221,7 +224,16 @@ func (m *Mirror) fetch(ctx context.Context, hash plumbing.Hash, ref string) (str
 
 func (m *Mirror) fetchSpec(ctx context.Context, repo *gogit.Repository, auth transport.AuthMethod, specs []config.RefSpec) error {
 	remote := gogit.NewRemote(repo.Storer, &config.RemoteConfig{Name: "origin", URLs: []string{m.remote.URL}})
-	return remote.FetchContext(ctx, &gogit.FetchOptions{RefSpecs: specs, Auth: auth, Depth: m.remote.Depth, Tags: gogit.NoTags, Force: true})
+	return remote.FetchContext(ctx, &gogit.FetchOptions{RefSpecs: specs, Auth: auth, Depth: m.depth(), Tags: gogit.NoTags, Force: true})
+}
+
+// depth is how much history a fetch asks for. A path has no server that could
+// cut it short, and nothing travels far.
+func (m *Mirror) depth() int {
+	if ep, err := transport.NewEndpoint(m.remote.URL); err == nil && ep.Protocol == "file" {
+		return 0
+	}
+	return m.remote.Depth
 }
 
 // peel gives the commit that an object is or names; it must be whole.
@@ -245,6 +257,7 @@ func peel(repo *gogit.Repository, hash plumbing.Hash) (string, error) {
 
 // Resolve asks the remote what a ref is now: a full ref, a branch, a tag, or
 // empty for the default branch. For annotated tags it is the tag object.
+// [ErrNoRef]: the remote has no such ref.
 func (m *Mirror) Resolve(ctx context.Context, ref string) (string, error) {
 	auth, err := m.auth()
 	if err != nil {
@@ -279,8 +292,14 @@ func (m *Mirror) Resolve(ctx context.Context, ref string) (string, error) {
 	if ref == "" {
 		return "", fmt.Errorf("%s has no default branch", m.remote.Repository)
 	}
-	return "", fmt.Errorf("%s has no %s", m.remote.Repository, cut(ref))
+	return "", noRef{fmt.Sprintf("%s has no %s", m.remote.Repository, cut(ref))}
 }
+
+// noRef is [ErrNoRef] with the sentence that names both.
+type noRef struct{ text string }
+
+func (e noRef) Error() string        { return e.text }
+func (e noRef) Is(target error) bool { return target == ErrNoRef }
 
 // Commit is what is said of a commit.
 type Commit struct {

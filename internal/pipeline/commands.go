@@ -150,7 +150,8 @@ func (e *Engine) notHeld(ctx context.Context, p *deploy.Pipeline, run *deploy.Ne
 }
 
 // Cancel ends a run: what waits at once, what runs by ending its steps. A
-// switch that has begun is undone.
+// switch that has begun is undone. What is there to clean up, by an if with
+// always() or canceled(), runs after that; a second cancel ends it too.
 func (e *Engine) Cancel(ctx context.Context, id int64, actor string) error {
 	run, err := e.Store.Run(ctx, id)
 	if err != nil {
@@ -159,8 +160,12 @@ func (e *Engine) Cancel(ctx context.Context, id int64, actor string) error {
 	if run.State.Terminal() {
 		return fmt.Errorf("%w: run %d has ended: it is %s", deploy.ErrRefused, id, run.State)
 	}
-	why := "by " + actor
-	if err := e.applyEach(ctx, deploy.CancelMoves(run, why, time.Now())); err != nil {
+	why := byCause + actor
+	moves := deploy.CancelMoves(run, why, time.Now())
+	if p, err := e.pipelineOf(ctx, run); err == nil && !e.canceled(run) {
+		moves = deploy.WithoutCleanUp(run, p, moves)
+	}
+	if err := e.applyEach(ctx, moves); err != nil {
 		return err
 	}
 	for _, rj := range run.Jobs {
@@ -179,6 +184,22 @@ func (e *Engine) Cancel(ctx context.Context, id int64, actor string) error {
 	e.nudge()
 	return err
 }
+
+// canceled says whether somebody has canceled the run before.
+func (e *Engine) canceled(run *deploy.Run) bool {
+	for _, rj := range run.Jobs {
+		if j := e.job(run.ID, rj.Name); j != nil && j.canceled() {
+			return true
+		}
+		if rj.State == deploy.Canceled && strings.HasPrefix(rj.Cause, byCause) {
+			return true
+		}
+	}
+	return false
+}
+
+// byCause begins the cause of what a person canceled.
+const byCause = "by "
 
 // Hold makes a pipeline's runs wait until [Engine.Unhold].
 func (e *Engine) Hold(ctx context.Context, pipeline, actor, reason string) error {
@@ -277,7 +298,8 @@ func (e *Engine) Abandon(ctx context.Context, where, path, actor string) error {
 		e.Log.Warn("the path of an abandoned switch cannot be reached", "host", where, "path", path, "err", err)
 	}
 	if held {
-		if err := e.Store.FreeLock(ctx, lock); err != nil {
+		// The end of the job that held it may have freed it by now.
+		if err := e.Store.FreeLock(ctx, lock); err != nil && !errors.Is(err, deploy.ErrNotFound) {
 			return err
 		}
 	}

@@ -199,19 +199,17 @@ func (e *Engine) pass(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
-	known := active.Runs[:0]
 	for _, run := range active.Runs {
 		switch {
 		case unresolved(&run):
 			e.startResolve(ctx, run.ID)
+			for k := range run.Jobs {
+				run.Jobs[k].Ready = false // it has its place in line, and cannot go yet
+			}
 		case needsAdvance(&run):
 			e.startAdvance(ctx, run.ID)
-			known = append(known, run)
-		default:
-			known = append(known, run)
 		}
 	}
-	active.Runs = known
 	e.addAway(ctx, active, now)
 	next := deploy.Schedule(active, e.free(), now)
 	for _, c := range next.Claims {
@@ -244,7 +242,7 @@ func (e *Engine) applyEach(ctx context.Context, moves []deploy.Move) error {
 // anything that can be seen.
 func (e *Engine) claim(ctx context.Context, c deploy.Claim, now time.Time) error {
 	j := e.newJob(c.Run, c.Job, c.Attempt+1)
-	j.over, j.deploys = c.Supersedes, c.Deploys
+	j.over, j.deploys, j.paths = c.Supersedes, c.Deploys, c.Locks
 	e.start(ctx, j, (*job).do)
 	err := e.Store.Apply(ctx, deploy.Move{
 		Run: c.Run, Job: c.Job, Attempt: c.Attempt, From: c.From, To: deploy.Running, Locks: c.Locks, At: now,
@@ -269,6 +267,7 @@ func (e *Engine) newJob(run int64, name string, attempt int) *job {
 // start runs work on a job in a goroutine of its own, and records its outcome.
 func (e *Engine) start(ctx context.Context, j *job, work func(*job, context.Context) outcome) {
 	ctx, j.cancel = context.WithCancelCause(ctx)
+	j.canceled = func() bool { return ctx.Err() != nil }
 	e.mu.Lock()
 	e.running[j.key] = j
 	e.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,14 +18,15 @@ import (
 
 // job is one attempt at a job of a run, while it runs here.
 type job struct {
-	engine  *Engine
-	key     jobKey
-	attempt int
-	deploys bool
-	over    []deploy.JobRef // deploy jobs that end when this one begins
-	claimed chan error      // the claim is made, or was not
-	cancel  context.CancelCauseFunc
-	log     *slog.Logger
+	engine   *Engine
+	key      jobKey
+	attempt  int
+	deploys  bool
+	over     []deploy.JobRef // deploy jobs that end when this one begins
+	claimed  chan error      // the claim is made, or was not
+	cancel   context.CancelCauseFunc
+	canceled func() bool
+	log      *slog.Logger
 
 	run     *deploy.Run
 	pipe    *deploy.Pipeline
@@ -34,7 +36,7 @@ type job struct {
 	secrets []string // values to mask, all that could be read
 	notes   []string // sentences for the log of the next step
 	next    int      // index of the next step
-	begun   bool     // of a deploy job: a step of it may have run
+	begun   bool     // steps of it may have run; a deploy job has then passed what could keep it from beginning
 
 	// env of a release, filled as it becomes known.
 	workspace, release, releasePath, previous string
@@ -48,9 +50,13 @@ type job struct {
 	abandon      chan string // by whom
 
 	mu       sync.Mutex
-	paths    []string // locks of the paths that it deploys to
-	switched bool     // the switch has begun: a cancel acts only by undoing
+	cleaning context.CancelCauseFunc // ends the steps that run although the job was canceled; nil = none do
+	paths    []string                // locks of the paths that it deploys to, and of its group
+	switched *move                   // the switch has begun: a cancel acts only by undoing; nil = not yet
 }
+
+// move is a switch from one release to another; from is empty for the first.
+type move struct{ from, to string }
 
 // outcome is how an attempt ended. Queued means that the job is to be claimed
 // again, running that the next start of the daemon has to settle it.
@@ -86,13 +92,14 @@ func (j *job) ends(ctx context.Context, err error) outcome {
 
 // interrupted is the outcome of a job that a stop or a crash cut short.
 func (j *job) interrupted(what string) outcome {
-	switch {
-	case j.spec == nil || j.spec.OnCrash != deploy.CrashStop || j.spec.Deploys() && !j.begun:
+	if !j.begun || j.spec == nil || j.spec.OnCrash != deploy.CrashStop {
 		return outcome{state: deploy.Queued}
-	case j.spec.Deploys():
-		return j.blocked(what + ", and on_crash is stop: nobody knows how far its steps came")
 	}
-	return outcome{state: deploy.Lost, err: what + ", and on_crash is stop: nobody knows how far its steps came"}
+	what += ", and on_crash is stop: nobody knows how far its steps came"
+	if j.spec.Deploys() {
+		return j.blocked(what)
+	}
+	return outcome{state: deploy.Lost, err: what}
 }
 
 // load reads what the job is about.
@@ -187,6 +194,9 @@ func (j *job) do(ctx context.Context) outcome {
 		return outcome{state: deploy.Waiting, waiting: err.Error()}
 	}
 	j.log.Info("job started")
+	if err == nil {
+		defer j.sayNotes(context.WithoutCancel(ctx))
+	}
 	switch {
 	case err != nil:
 		return j.ends(ctx, err)
@@ -217,6 +227,7 @@ func (j *job) test(ctx context.Context, conn *host.Conn) outcome {
 			return j.ends(ctx, err)
 		}
 	}
+	j.begun = true
 	return j.steps(ctx, conn, j.workspace)
 }
 
@@ -240,8 +251,20 @@ func (j *job) walk(ctx context.Context, mirror *git.Mirror) func(func(deploy.Tre
 }
 
 // stop ends the job for a reason: at once, or, once its switch has begun, by
-// undoing the switch.
-func (j *job) stop(why string) { j.cancel(canceled(why)) }
+// undoing the switch. A second stop also ends the steps that clean up.
+func (j *job) stop(why string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.end(why)
+}
+
+// end is stop, with the lock held.
+func (j *job) end(why string) {
+	if j.cleaning != nil {
+		j.cleaning(canceled(why))
+	}
+	j.cancel(canceled(why))
+}
 
 // enterSwitch marks the point from which on the job ends only with the new
 // release live or the old one back. It fails when the job was canceled before.
@@ -251,7 +274,7 @@ func (j *job) enterSwitch(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	j.switched = true
+	j.switched = &move{from: j.previous, to: j.release}
 	return nil
 }
 
@@ -260,10 +283,10 @@ func (j *job) enterSwitch(ctx context.Context) error {
 func (j *job) stopBeforeSwitch(why string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.switched {
+	if j.switched != nil {
 		return false
 	}
-	j.stop(why)
+	j.end(why)
 	return true
 }
 
@@ -312,7 +335,9 @@ func (j *job) record(ctx context.Context, out outcome) error {
 		Run: run.ID, Job: j.key.job, Attempt: j.attempt, From: deploy.Running, To: out.state,
 		Cause: out.cause, Error: out.err, Blocked: out.blocked, Waiting: out.waiting, At: now,
 	}}
-	if out.state.Terminal() {
+	// What needs a diff may have to ask the repository for it: the sweep does,
+	// and the end of this job waits for nobody.
+	if out.state.Terminal() && !asksPaths(j.pipe) {
 		next, err := j.engine.advance(ctx, run)
 		if err != nil {
 			// The end of this job is certain; the sweep finds those after it.
@@ -322,6 +347,11 @@ func (j *job) record(ctx context.Context, out outcome) error {
 		}
 	}
 	return j.engine.Store.Apply(ctx, moves...)
+}
+
+// asksPaths says whether a job of the pipeline depends on which paths changed.
+func asksPaths(p *deploy.Pipeline) bool {
+	return p != nil && slices.ContainsFunc(p.Jobs, func(j deploy.Job) bool { return j.If != nil && j.If.UsesChanged() })
 }
 
 func (e *Engine) draining() bool {

@@ -58,6 +58,17 @@ func newStepLog(ctx context.Context, store Records, at deploy.StepAt, secrets []
 	return l
 }
 
+// mask takes the secrets anew: one may have changed since the step began.
+func (l *stepLog) mask(secrets []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.streams {
+		held := l.streams[i].redact.held
+		l.streams[i].redact = newRedactor(secrets)
+		l.streams[i].redact.held = held
+	}
+}
+
 // write takes output of a stream (1 stdout, 2 stderr).
 func (l *stepLog) write(n uint8, chunk []byte) {
 	l.mu.Lock()

@@ -49,12 +49,13 @@ func (j *job) resume(ctx context.Context) outcome {
 	}
 	for _, rj := range j.run.Jobs {
 		if rj.Name == j.key.job {
-			j.begun = rj.Begun
+			j.begun = rj.Begun || !j.spec.Deploys()
 			j.release = rj.Release
 			for _, h := range rj.HostRuns {
 				j.next = max(j.next, len(h.Steps))
+				j.lose(ctx, h)
 				for _, st := range h.Steps {
-					if st.Name == restartName && st.State == deploy.Running {
+					if st.Name == restartName && (st.State == deploy.Running || st.State == deploy.Lost) {
 						j.restartsLost++
 					}
 				}
@@ -74,7 +75,24 @@ func (j *job) resume(ctx context.Context) outcome {
 	return j.again(ctx, errDaemonEnded)
 }
 
-// reopen settles a switch whose agent ended, or could not go on.
+// lose ends the steps that were running when the daemon before this one ended:
+// how they ended, nobody knows.
+func (j *job) lose(ctx context.Context, h deploy.RunHost) {
+	for _, st := range h.Steps {
+		if st.State != deploy.Running {
+			continue
+		}
+		st.State, st.Error, st.Ended = deploy.Lost, "the daemon ended during the step: nobody knows whether it finished", time.Now()
+		at := deploy.StepAt{Run: j.run.ID, Job: j.key.job, Attempt: j.attempt, Host: h.Name, Index: st.Index}
+		if err := j.engine.Store.SaveStep(ctx, at, st); err != nil {
+			j.log.Error("recording a step", "step", st.Name, "err", err)
+		}
+	}
+}
+
+// reopen settles a switch whose agent ended, or could not go on. The daemon is
+// there and saw it: a switch that turns out not to have begun has failed, and
+// begins no second time by itself.
 func (j *job) reopen(ctx context.Context, conn *host.Conn, cause error) outcome {
 	j.log.Warn("the switch was cut short; opening its path again", "err", cause)
 	j.close(conn)
@@ -203,7 +221,7 @@ func (j *job) settle(ctx context.Context, conn *host.Conn, found *deploy.Found) 
 				j.release = l.Release
 			}
 		}
-		j.after(safe, conn)
+		j.after(safe, conn, found)
 		return outcome{state: deploy.Succeeded}, true
 	case deploy.RecoverDrop:
 		safe, cancel := settling(ctx)
@@ -221,7 +239,7 @@ func (j *job) settle(ctx context.Context, conn *host.Conn, found *deploy.Found) 
 		j.previous = releaseOf(found.Intent.From)
 		j.workspace = j.releasePath
 		j.mu.Lock()
-		j.switched = true
+		j.switched = &move{from: j.previous, to: j.release}
 		j.mu.Unlock()
 		if what == deploy.RecoverUndo {
 			return j.undo(ctx, conn, j.undoing()), true
@@ -229,7 +247,7 @@ func (j *job) settle(ctx context.Context, conn *host.Conn, found *deploy.Found) 
 		if j.restartsLost >= restartsLostMost {
 			return j.undo(ctx, conn, errors.New("the restart ended what was running it, more than once")), true
 		}
-		return j.prove(ctx, conn), true
+		return j.prove(ctx, conn, found), true
 	case deploy.RecoverBlocked:
 		return j.blocked(sentence), true
 	}

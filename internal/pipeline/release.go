@@ -59,7 +59,7 @@ func (j *job) deploy(ctx context.Context, conn *host.Conn) outcome {
 		j.bad(ctx, conn)
 		return out
 	}
-	return j.publish(ctx, conn, j.release, false)
+	return j.publish(ctx, conn, found)
 }
 
 // sweep removes the trees that were never whole and whose jobs are over: with
@@ -164,150 +164,9 @@ func (j *job) prepare(ctx context.Context, conn *host.Conn, mirror *git.Mirror) 
 	return nil
 }
 
-// begin marks the job as begun and ends the older deploy jobs of its lane.
-// Git decides which is older, where it can be asked.
-func (j *job) begin(ctx context.Context, mirror *git.Mirror) (string, error) {
-	e, now := j.engine, time.Now()
-	moves := []deploy.Move{{Run: j.run.ID, Job: j.key.job, Attempt: j.attempt, From: deploy.Running, To: deploy.Running, Begin: true, At: now}}
-	for _, o := range j.over {
-		other, err := e.Store.Run(ctx, o.Run)
-		if err != nil {
-			return "", err
-		}
-		newer, known, err := j.ancestor(ctx, mirror, j.run.Commit, other)
-		if err != nil {
-			return "", err
-		}
-		if newer {
-			return fmt.Sprintf("superseded by run %d, whose commit comes after this one", o.Run), nil
-		}
-		if !known {
-			j.notes = append(j.notes, fmt.Sprintf("git cannot tell whether run %d is older: the order of the deliveries decides", o.Run))
-		}
-		moves = append(moves, deploy.Move{
-			Run: o.Run, Job: o.Job, Attempt: o.Attempt, From: o.State, To: deploy.Canceled, At: now,
-			Cause: fmt.Sprintf("superseded by run %d; retry %d brings it back", j.run.ID, o.Run),
-		})
-	}
-	if err := e.Store.Apply(ctx, moves[0]); err != nil {
-		return "", fmt.Errorf("beginning the job: %w", err)
-	}
-	j.begun = true
-	return "", e.applyEach(ctx, moves[1:])
-}
-
-// ancestor says whether commit is a proper ancestor of another run's commit,
-// and whether git could tell.
-func (j *job) ancestor(ctx context.Context, mirror *git.Mirror, commit string, other *deploy.Run) (is, known bool, err error) {
-	if other.Commit == commit {
-		return false, true, nil
-	}
-	if other.Commit == "" {
-		return false, false, nil
-	}
-	if _, err := mirror.Fetch(ctx, other.Commit, other.Ref); err != nil {
-		return false, false, ctx.Err()
-	}
-	is, err = mirror.IsAncestor(ctx, commit, other.Commit)
-	if errors.Is(err, git.ErrHistory) {
-		return false, false, nil
-	}
-	return is, err == nil, err
-}
-
-// unwanted gives the reason for which the commit must not be deployed now:
-// it, or one that contains it, is live, or it was rolled back from.
-func (j *job) unwanted(ctx context.Context, mirror *git.Mirror, found *deploy.Found) (string, error) {
-	if why, err := j.held(ctx, mirror); err != nil || why != "" {
-		return why, err
-	}
-	if j.run.Force {
-		return "", nil
-	}
-	live := releaseOf(found.Current)
-	line := lineOf(found, live)
-	if line == nil || line.Repository != j.run.Repository || line.Commit == j.run.Commit {
-		return "", nil
-	}
-	back, err := mirror.IsAncestor(ctx, j.run.Commit, line.Commit)
-	if errors.Is(err, git.ErrHistory) {
-		j.notes = append(j.notes, fmt.Sprintf("git cannot tell whether %s is older than what is live: the order of the deliveries decides", short(j.run.Commit)))
-		return "", nil
-	}
-	if err != nil || !back {
-		return "", err
-	}
-	if j.run.Forced {
-		// A ref that was set back on purpose deploys the older commit, as
-		// long as it still points there.
-		tip, err := mirror.Resolve(ctx, j.run.Ref)
-		if err != nil {
-			return "", err
-		}
-		if commit, err := mirror.Fetch(ctx, tip, j.run.Ref); err == nil && commit == j.run.Commit {
-			return "", nil
-		}
-	}
-	return fmt.Sprintf("already live in %s: its commit %s contains %s", live, short(line.Commit), short(j.run.Commit)), nil
-}
-
-// held says whether a rollback keeps this commit from being deployed, and ends
-// that hold when a later push brings another commit.
-func (j *job) held(ctx context.Context, mirror *git.Mirror) (string, error) {
-	if j.run.Force || j.run.Event == deploy.Manual {
-		return "", nil
-	}
-	holds, err := j.engine.Store.Holds(ctx)
-	if err != nil {
-		return "", err
-	}
-	for _, h := range holds {
-		if h.Pipeline != j.run.Pipeline || h.Kind != deploy.HoldRollback {
-			continue
-		}
-		in, err := j.behind(ctx, mirror, h.Commit)
-		if err != nil {
-			return "", err
-		}
-		if in && h.Target != "" && j.run.Commit != h.Commit {
-			reached, err := j.behind(ctx, mirror, h.Target)
-			if err != nil {
-				return "", err
-			}
-			in = !reached
-		}
-		if in {
-			return fmt.Sprintf("held since rollback %d; unhold %s", h.Run, h.Pipeline), nil
-		}
-		if j.run.Event == deploy.Push && j.run.Order > h.Order {
-			if err := j.engine.Store.RemoveHold(ctx, h.Pipeline, h.Kind); err != nil && !errors.Is(err, deploy.ErrNotFound) {
-				return "", err
-			}
-			j.log.Info("hold ended by a new commit", "pipeline", h.Pipeline)
-		}
-	}
-	return "", nil
-}
-
-// behind says whether the job's commit is commit or an ancestor of it. Where
-// git cannot tell, only the same commit is.
-func (j *job) behind(ctx context.Context, mirror *git.Mirror, commit string) (bool, error) {
-	if commit == j.run.Commit {
-		return true, nil
-	}
-	if commit == "" {
-		return false, nil
-	}
-	is, err := mirror.IsAncestor(ctx, j.run.Commit, commit)
-	if errors.Is(err, git.ErrHistory) {
-		return false, nil
-	}
-	return is, err
-}
-
-// publish points current to a release, restarts, and puts the old one back
-// when that fails.
-func (j *job) publish(ctx context.Context, conn *host.Conn, release string, pops bool) outcome {
+// publish points current to the job's release, restarts, and puts the old one
+// back when that fails. found is what the path looked like before.
+func (j *job) publish(ctx context.Context, conn *host.Conn, found *deploy.Found) outcome {
 	if err := j.enterSwitch(ctx); err != nil {
 		if j.run.Target == "" {
 			j.bad(ctx, conn)
@@ -316,17 +175,17 @@ func (j *job) publish(ctx context.Context, conn *host.Conn, release string, pops
 	}
 	safe, cancel := settling(ctx)
 	defer cancel()
-	err := conn.Activate(safe, host.Activate{To: release, Pops: pops})
+	err := conn.Activate(safe, host.Activate{To: j.release, Pops: j.run.Pops})
 	if errors.Is(err, host.ErrNotBegun) {
 		if j.run.Target == "" {
 			j.bad(ctx, conn)
 		}
-		return failed(fmt.Errorf("switching to %s: %w", release, err))
+		return failed(fmt.Errorf("switching to %s: %w", j.release, err))
 	}
 	if err != nil {
-		return j.reopen(ctx, conn, fmt.Errorf("switching to %s: %w", release, err))
+		return j.reopen(ctx, conn, fmt.Errorf("switching to %s: %w", j.release, err))
 	}
-	return j.prove(ctx, conn)
+	return j.prove(ctx, conn, found)
 }
 
 // settling is a context for what a cancel must not cut short.
@@ -336,12 +195,16 @@ func settling(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // prove restarts the application on the release that current points to; then
 // the release is live, or the one before is current again.
-func (j *job) prove(ctx context.Context, conn *host.Conn) outcome {
-	if err := j.restart(ctx, conn); err != nil {
-		if errors.Is(err, host.ErrGone) {
-			j.restartsLost++
-			return j.reopen(ctx, conn, err)
-		}
+func (j *job) prove(ctx context.Context, conn *host.Conn, found *deploy.Found) outcome {
+	err := j.restart(ctx, conn)
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // a cancel that came too late to end the restart
+	}
+	if errors.Is(err, host.ErrGone) {
+		j.restartsLost++
+		return j.reopen(ctx, conn, err)
+	}
+	if err != nil {
 		return j.undo(ctx, conn, err)
 	}
 	safe, cancel := settling(ctx)
@@ -349,14 +212,18 @@ func (j *job) prove(ctx context.Context, conn *host.Conn) outcome {
 	if err := conn.Live(safe); err != nil {
 		return j.reopen(ctx, conn, fmt.Errorf("recording that %s is live: %w", j.release, err))
 	}
-	j.after(safe, conn)
+	j.after(safe, conn, found)
 	return outcome{state: deploy.Succeeded}
 }
 
-// after does what follows a release that is live. Its errors are warnings:
-// the release is live whatever they are.
-func (j *job) after(ctx context.Context, conn *host.Conn) {
+// after does what follows a release that is live; found is what the path
+// looked like when it was opened. Its errors are warnings: the release is live
+// whatever they are.
+func (j *job) after(ctx context.Context, conn *host.Conn, found *deploy.Found) {
 	e := j.engine
+	if j.run.Target != "" {
+		j.holdBack(ctx, found)
+	}
 	err := e.Store.SetLive(ctx, deploy.Live{
 		Host: j.host(), Path: j.spec.Release.Path, Release: j.release, Repository: j.run.Repository,
 		Commit: j.run.Commit, Run: j.run.ID, Seen: time.Now(),
@@ -411,7 +278,8 @@ func (j *job) undo(ctx context.Context, conn *host.Conn, cause error) outcome {
 	switch out.state {
 	case deploy.Canceled:
 		out.cause += "; " + text
-	case deploy.Queued, deploy.Lost: // the stop of the daemon came during the restart
+	case deploy.Queued: // a stop of the daemon: nothing is left of the switch, so it begins anew
+	case deploy.Lost: // on_crash is stop, and it is known what became of the switch
 		out = outcome{state: deploy.Failed, err: "deployhook was stopped during the restart; " + text}
 	default:
 		out.err = fmt.Sprintf("restart: %v; %s", cause, text)

@@ -57,8 +57,11 @@ func (e *Engine) startResolve(ctx context.Context, id int64) {
 			return err
 		}
 		err = e.resolveRun(ctx, run)
-		if err == nil || ctx.Err() != nil && errors.Is(context.Cause(ctx), errShutdown) {
+		if err == nil || stopped(ctx) {
 			return nil
+		}
+		if errors.Is(err, deploy.ErrStale) {
+			return err
 		}
 		// A repository that cannot be asked fails the run: that is what the
 		// user must see, not a run that waits for ever.
@@ -73,14 +76,20 @@ func (e *Engine) startAdvance(ctx context.Context, id int64) {
 			return err
 		}
 		moves, err := e.advance(ctx, run)
-		if err == nil && len(moves) > 0 {
+		if err == nil {
 			return e.Store.Apply(ctx, moves...)
 		}
-		if err != nil {
-			return e.failRun(context.WithoutCancel(ctx), run, err)
+		if stopped(ctx) {
+			return nil
 		}
-		return nil
+		return e.failRun(context.WithoutCancel(ctx), run, err)
 	})
+}
+
+// stopped says whether it is a stop of the daemon that ended ctx: what was cut
+// short goes on after the next start.
+func stopped(ctx context.Context) bool {
+	return errors.Is(context.Cause(ctx), errShutdown)
 }
 
 // resolveRun fills in the run's commit and decides what was deferred.
@@ -125,7 +134,9 @@ func (e *Engine) resolveRun(ctx context.Context, run *deploy.Run) error {
 			why = reason
 		}
 	}
-	if err := e.Store.SetCommit(ctx, run.ID, commit, message, false); err != nil {
+	// A run that is not wanted stays undecided until its jobs are skipped: a
+	// crash between the two must not start it.
+	if err := e.Store.SetCommit(ctx, run.ID, commit, message, run.Deferred && why != ""); err != nil {
 		return err
 	}
 	if why == "" {

@@ -1,13 +1,12 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"deployhook/internal/deploy"
 	"deployhook/internal/host"
@@ -27,7 +26,10 @@ func (j *job) rollback(ctx context.Context, conn *host.Conn) outcome {
 	}
 	from := releaseOf(found.Current)
 	if from == j.run.Target {
-		return failed(fmt.Errorf("release %s is current already", j.run.Target))
+		// The deploy that it waited for was put back by itself: what was asked
+		// for is so.
+		j.log.Info("the release to go back to is current already", "release", from)
+		return outcome{state: deploy.Succeeded}
 	}
 	if _, err := j.begin(ctx, nil); err != nil {
 		return j.ends(ctx, err)
@@ -35,25 +37,7 @@ func (j *job) rollback(ctx context.Context, conn *host.Conn) outcome {
 	j.release, j.previous = j.run.Target, from
 	j.releasePath = path.Join(j.spec.Release.Path, "releases", j.release)
 	j.workspace = j.releasePath
-	hold := deploy.Hold{
-		Pipeline: j.run.Pipeline, Kind: deploy.HoldRollback, By: j.run.Actor, Target: j.run.Commit,
-		Run: j.run.ID, Order: j.run.Order, Since: time.Now(),
-	}
-	if line := lineOf(found, from); line != nil {
-		hold.Commit = line.Commit
-	}
-	out := j.publish(ctx, conn, j.release, j.run.Pops)
-	if out.state == deploy.Succeeded && hold.Commit != "" {
-		safe := context.WithoutCancel(ctx)
-		err := j.engine.Store.RemoveHold(safe, hold.Pipeline, hold.Kind) // of the rollback before this one
-		if err == nil || errors.Is(err, deploy.ErrNotFound) {
-			err = j.engine.Store.AddHold(safe, hold)
-		}
-		if err != nil {
-			j.log.Warn("holding the commit that was rolled back from", "err", err)
-		}
-	}
-	return out
+	return j.publish(ctx, conn, found)
 }
 
 // goodReleases lists what a rollback may go to: whole releases that were live.
@@ -96,6 +80,10 @@ func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy
 	if err != nil {
 		return none, err
 	}
+	lock := deploy.PathLock(where, spec.Release.Path)
+	if id, past := e.pastSwitch(lock); past != nil && c.To == "" {
+		return none, ambiguous(found, id, past, p.Name)
+	}
 	target, pops, err := rollbackTarget(found, p.Name, c.To)
 	if err != nil {
 		return none, err
@@ -103,13 +91,6 @@ func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy
 	line := lineOf(found, target)
 	if line == nil {
 		return none, fmt.Errorf("%w: the journal of %s does not say which commit %s is", deploy.ErrRefused, spec.Release.Path, target)
-	}
-	cancels, past, err := e.inTheWay(ctx, deploy.PathLock(where, spec.Release.Path))
-	if err != nil {
-		return none, err
-	}
-	if past != nil && c.To == "" {
-		return none, past.ambiguous(found)
 	}
 	run := deploy.NewRun{
 		Pipeline: p.Name, Config: cfg.Digest, Event: deploy.Rollback, Repository: line.Repository, Commit: line.Commit,
@@ -122,14 +103,9 @@ func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy
 	if err != nil {
 		return none, err
 	}
-	why := fmt.Sprintf("rolled back by run %d", id)
-	for i := range cancels {
-		cancels[i].Cause = why
-	}
-	if err := e.applyEach(ctx, cancels); err != nil {
+	if err := e.clear(ctx, lock, id); err != nil {
 		return none, err
 	}
-	e.stopBefore(deploy.PathLock(where, spec.Release.Path), why, id)
 	e.nudge()
 	return deploy.RollbackReceipt{Run: id, From: releaseOf(found.Current), Target: target}, nil
 }
@@ -168,33 +144,67 @@ func rollbackTarget(found *deploy.Found, pipeline, to string) (target string, po
 	return "", false, fmt.Errorf("%w: %s has no earlier release that was live", deploy.ErrRefused, pipeline)
 }
 
-// inTheWay gives the cancels of the deploys that have not begun on a path, and
-// the running one that is past its switch (nil = none).
-func (e *Engine) inTheWay(ctx context.Context, lock string) ([]deploy.Move, *job, error) {
-	active, err := e.Store.Unfinished(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	var cancels []deploy.Move
-	for _, run := range active.Runs {
-		for _, j := range run.Jobs {
-			if run.Target != "" || !slices.Contains(pathLocks(&j), lock) || j.State != deploy.Queued && j.State != deploy.Waiting {
-				continue
-			}
-			cancels = append(cancels, deploy.Move{Run: run.ID, Job: j.Name, Attempt: j.Attempt, From: j.State, To: deploy.Canceled, At: time.Now()})
-		}
-	}
+// pastSwitch finds the switch that has begun on a path, and its run; nil = none.
+func (e *Engine) pastSwitch(lock string) (run int64, past *move) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, j := range e.running {
-		if j.locks(lock) && j.isSwitched() {
-			return cancels, j, nil
+	for k, j := range e.running {
+		if m := j.switching(); m != nil && j.locks(lock) {
+			return k.run, m
 		}
 	}
-	return cancels, nil, nil
+	return 0, nil
 }
 
-// stopBefore ends the deploys on a path that have not reached their switch.
+// ambiguous refuses a rollback while a run switches: whether its release stays
+// decides what is one step back. It names both.
+func ambiguous(found *deploy.Found, run int64, past *move, pipeline string) error {
+	before := *found
+	before.Current = "releases/" + past.from
+	text := fmt.Sprintf("run %d is switching from %s to %s", run, orNothing(past.from), past.to)
+	var ways []string
+	for _, id := range []string{past.from, deploy.RollbackTarget(&before)} {
+		if slices.Contains(goodReleases(found), id) {
+			ways = append(ways, fmt.Sprintf("deployhook rollback %s --to %s", pipeline, id))
+		}
+	}
+	if len(ways) == 0 {
+		return fmt.Errorf("%w: %s, and no earlier release was live; deployhook cancel %d puts it back", deploy.ErrRefused, text, run)
+	}
+	return fmt.Errorf("%w: %s; say which one you want: %s", deploy.ErrRefused, text, strings.Join(ways, ", or "))
+}
+
+func orNothing(release string) string {
+	if release == "" {
+		return "nothing"
+	}
+	return release
+}
+
+// clear makes way for a rollback: what was accepted before it and has not
+// begun on its path ends, and so does what has not reached its switch.
+func (e *Engine) clear(ctx context.Context, lock string, rollback int64) error {
+	why := fmt.Sprintf("rolled back by run %d", rollback)
+	active, err := e.Store.Unfinished(ctx)
+	if err != nil {
+		return err
+	}
+	for _, run := range active.Runs {
+		for _, j := range run.Jobs {
+			waits := j.State == deploy.Queued || j.State == deploy.Waiting
+			if run.ID >= rollback || !waits || !slices.Contains(pathLocks(&j), lock) {
+				continue
+			}
+			if err := e.cancelWaiting(ctx, run.ID, j.Name, why); err != nil {
+				return err
+			}
+		}
+	}
+	e.stopBefore(lock, why, rollback)
+	return nil
+}
+
+// stopBefore ends the jobs on a path that have not reached their switch.
 func (e *Engine) stopBefore(lock, why string, but int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -212,7 +222,8 @@ func (j *job) locks(lock string) bool {
 	return slices.Contains(j.paths, lock)
 }
 
-func (j *job) isSwitched() bool {
+// switching is the switch that has begun; nil = none has.
+func (j *job) switching() *move {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.switched
@@ -260,9 +271,6 @@ func (e *Engine) look(ctx context.Context, where, path string) (*deploy.Found, e
 	return conn.Look(ctx, path)
 }
 
-// idTime is the length of the time that a release's name begins with.
-const idTime = len("20060102T150405Z")
-
 // Releases lists what every release job of a pipeline has on its hosts, newest first.
 func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Release, error) {
 	cfg := e.Config()
@@ -287,8 +295,8 @@ func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Releas
 			}
 		}
 	}
-	// Names begin with the second in which they were made; within it the
-	// journal's order stays.
-	slices.SortStableFunc(list, func(a, b deploy.Release) int { return strings.Compare(b.ID[:idTime], a.ID[:idTime]) })
+	// By the runs that made them: the clock that their names are made of may
+	// have jumped. Within a run the journal's order stays.
+	slices.SortStableFunc(list, func(a, b deploy.Release) int { return cmp.Compare(b.Made, a.Made) })
 	return list, nil
 }

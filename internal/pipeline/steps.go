@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,46 +20,97 @@ import (
 const messageMax = 16 << 10
 
 // steps runs the job's steps, one after the other, in dir.
+// After a cancel those go on that are there to clean up: whose if has always()
+// or canceled().
 func (j *job) steps(ctx context.Context, conn *host.Conn, dir string) outcome {
 	out := outcome{state: deploy.Succeeded}
 	for i := range j.spec.Steps {
 		step := &j.spec.Steps[i]
 		if ctx.Err() != nil {
-			return j.ends(ctx, ctx.Err())
+			if out.state == deploy.Canceled { // a second time
+				return out
+			}
+			if out = j.ends(ctx, ctx.Err()); out.state != deploy.Canceled {
+				return out
+			}
+			var done func()
+			ctx, done = j.cleanUp(ctx)
+			defer done()
 		}
-		if run, why := j.wanted(step, out); !run {
+		run, why, err := j.wanted(ctx, step, out)
+		if err != nil {
+			return j.ends(ctx, fmt.Errorf("step %s: if: %w", step.Name, err))
+		}
+		if !run {
 			j.skip(ctx, step, why)
 			continue
 		}
-		err := j.step(ctx, conn, step, dir)
+		err = j.step(ctx, conn, step, dir)
 		if err == nil {
 			continue
 		}
-		if ctx.Err() != nil || errors.Is(err, host.ErrGone) {
+		if errors.Is(err, host.ErrGone) {
 			return j.ends(ctx, fmt.Errorf("step %s: %w", step.Name, err))
+		}
+		if ctx.Err() != nil {
+			continue
 		}
 		if !step.ContinueOnError && out.state == deploy.Succeeded {
 			out = failed(fmt.Errorf("step %s: %w", step.Name, err))
 		}
 	}
+	if ctx.Err() != nil && out.state != deploy.Canceled {
+		return j.ends(ctx, ctx.Err())
+	}
 	return out
 }
 
+// cleanUp is a context for the steps that run although their job was canceled:
+// a second cancel ends them, and a stop of the daemon whose grace is over.
+func (j *job) cleanUp(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	j.mu.Lock()
+	j.cleaning = cancel
+	j.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-j.engine.over:
+			cancel(errShutdown)
+		case <-done:
+		}
+	}()
+	return ctx, func() {
+		close(done)
+		cancel(nil)
+		j.mu.Lock()
+		j.cleaning = nil
+		j.mu.Unlock()
+	}
+}
+
 // wanted says whether a step is to run after what the steps before it came to.
-func (j *job) wanted(step *deploy.Step, so outcome) (bool, string) {
+// The error is that of a diff that its changed() could not get.
+func (j *job) wanted(ctx context.Context, step *deploy.Step, so outcome) (ok bool, why string, err error) {
+	before := "a step before it failed"
+	if so.state == deploy.Canceled {
+		before = "the job was canceled"
+	}
+	if so.state != deploy.Succeeded && (step.If == nil || !step.If.UsesStatus()) {
+		return false, before, nil
+	}
 	if step.If == nil {
-		return so.state == deploy.Succeeded, "a step before it failed"
+		return true, "", nil
 	}
 	s := j.scope()
-	s.Status.Failed = so.state != deploy.Succeeded
-	ok, why := step.If.Eval(s)
-	if !step.If.UsesStatus() && s.Status.Failed {
-		return false, "a step before it failed"
-	}
+	s.Status = deploy.Status{Failed: so.state == deploy.Failed, Canceled: so.state == deploy.Canceled}
+	changed, unread := j.engine.changedFunc(ctx, j.pipe, j.run)
+	s.Changed = changed
+	ok, why = step.If.Eval(s)
 	if why != "" {
-		return ok, "if is false: " + why
+		why = ": " + why
 	}
-	return ok, "if is false"
+	return ok, "if is false" + why, *unread
 }
 
 func (j *job) skip(ctx context.Context, step *deploy.Step, why string) {
@@ -109,12 +161,15 @@ func (j *job) step(ctx context.Context, conn *host.Conn, step *deploy.Step, dir 
 			break
 		}
 		wait := retryDelay(step.Retry, st.Tries)
-		st.Tries++
-		log.say("deployhook: %v; try %d of %d in %v", err, st.Tries, step.Retry.Limit+1, wait)
+		log.say("deployhook: %v; try %d of %d in %v", err, st.Tries+1, step.Retry.Limit+1, wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 		}
+		if ctx.Err() != nil {
+			break
+		}
+		st.Tries++
 	}
 	st.Ended = time.Now()
 	switch {
@@ -141,6 +196,23 @@ func (j *job) step(ctx context.Context, conn *host.Conn, step *deploy.Step, dir 
 	return err
 }
 
+// sayNotes gives the notes that no step came for a place of their own.
+func (j *job) sayNotes(ctx context.Context) {
+	if len(j.notes) == 0 {
+		return
+	}
+	now := time.Now()
+	log := newStepLog(ctx, j.engine.Store, j.at(j.next), j.secrets)
+	for _, n := range j.notes {
+		log.say("deployhook: %s", n)
+	}
+	st := deploy.RunStep{Index: j.next, Name: "order", State: deploy.Succeeded, Tries: 1, Started: now, Ended: now}
+	j.next++
+	if err := errors.Join(log.close(), j.engine.Store.SaveStep(ctx, j.at(st.Index), st)); err != nil {
+		j.log.Error("recording a step", "step", st.Name, "err", err)
+	}
+}
+
 // retryDelay is how long the next try waits after so many.
 func retryDelay(r deploy.Retry, tries int) time.Duration {
 	factor := r.Factor
@@ -153,7 +225,7 @@ func retryDelay(r deploy.Retry, tries int) time.Duration {
 
 // try runs a step once.
 func (j *job) try(ctx context.Context, conn *host.Conn, step *deploy.Step, dir string, log *stepLog) (host.StepResult, error) {
-	env, err := j.environment(ctx, step)
+	env, err := j.environment(ctx, step, log)
 	if err != nil {
 		return host.StepResult{}, err
 	}
@@ -205,7 +277,8 @@ func first(values ...string) string {
 
 // environment is what a step gets besides what the agent has: KEY=VALUE.
 // deployhook's own names come last, so that nothing written can stand for them.
-func (j *job) environment(ctx context.Context, step *deploy.Step) ([]string, error) {
+// Secrets are read now, and masked in the log as they are now.
+func (j *job) environment(ctx context.Context, step *deploy.Step, log *stepLog) ([]string, error) {
 	s := j.scope()
 	var env []string
 	for _, list := range [][]deploy.Variable{j.pipe.Env, j.spec.Env, step.Env} {
@@ -222,6 +295,10 @@ func (j *job) environment(ctx context.Context, step *deploy.Step) ([]string, err
 		value, err := j.engine.Secret(ctx, v.Secret)
 		if err != nil {
 			return nil, err
+		}
+		if !slices.Contains(j.secrets, value) {
+			j.secrets = append(j.secrets, value)
+			log.mask(j.secrets)
 		}
 		env = append(env, v.Name+"="+value)
 	}
@@ -263,8 +340,11 @@ func (j *job) facts(step string) []string {
 		add("CURRENT_PATH", path.Join(root, "current"))
 		add("SHARED_PATH", path.Join(root, "shared"))
 	}
+	add("ENVIRONMENT", "") // jobs have none in this version
+	url := ""
 	if j.engine.URL != "" {
-		add("RUN_URL", strings.TrimSuffix(j.engine.URL, "/")+"/runs/"+strconv.FormatInt(r.ID, 10))
+		url = strings.TrimSuffix(j.engine.URL, "/") + "/runs/" + strconv.FormatInt(r.ID, 10)
 	}
+	add("RUN_URL", url)
 	return env
 }

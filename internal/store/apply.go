@@ -180,10 +180,18 @@ func (s *Store) ConfigText(ctx context.Context, digest string) (string, error) {
 }
 
 // AddHold keeps a pipeline back; [deploy.ErrLocked] when it is already, with
-// the one who did it.
+// the one who did it. Holds of rollbacks stand beside each other: one that went
+// back further must not free what the one before it holds. Of two from the same
+// commit the later counts, and what a rollback went to is held no more.
 func (s *Store) AddHold(ctx context.Context, h deploy.Hold) error {
 	return s.write(ctx, func(t *tx) error {
 		t.wake = true
+		if h.Kind == deploy.HoldRollback {
+			if err := t.exec(`DELETE FROM holds WHERE pipeline = ? AND kind = ? AND run != ? AND commit_sha IN (?, ?)`,
+				h.Pipeline, h.Kind, h.Run, h.Commit, h.Target); err != nil {
+				return err
+			}
+		}
 		n, err := t.changed(`INSERT OR IGNORE INTO holds (pipeline, kind, actor, reason, commit_sha, target_sha, run, ord, since_ms)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, h.Pipeline, h.Kind, h.By, h.Reason, h.Commit, h.Target, h.Run, h.Order, ms(h.Since))
 		if err != nil || n == 1 {

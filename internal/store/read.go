@@ -191,11 +191,13 @@ func (s *Store) Unfinished(ctx context.Context) (*deploy.Active, error) {
 	return s.active(ctx, `WHERE state IN ('queued', 'waiting', 'running')`)
 }
 
-// Active is [Store.Unfinished] without the runs that a hold keeps waiting:
-// nothing can be decided of them until it ends, and there may be thousands.
+// Active is [Store.Unfinished] without the runs that a hold keeps waiting, once
+// they say so: nothing can be decided of them until it ends, and there may be
+// thousands.
 func (s *Store) Active(ctx context.Context) (*deploy.Active, error) {
 	return s.active(ctx, `WHERE state IN ('queued', 'waiting', 'running')
-		AND NOT (state = 'waiting' AND event != 'rollback' AND pipeline IN (SELECT pipeline FROM holds WHERE kind = 'hold'))`)
+		AND NOT (state = 'waiting' AND event != 'rollback' AND waiting_for LIKE 'hold by %'
+			AND pipeline IN (SELECT pipeline FROM holds WHERE kind = 'hold'))`)
 }
 
 func (s *Store) active(ctx context.Context, where string) (*deploy.Active, error) {
@@ -238,7 +240,7 @@ func readHolds(t *session) ([]deploy.Hold, error) {
 		h.Since = timeOf(since)
 		list = append(list, h)
 		return err
-	}, `SELECT pipeline, kind, actor, reason, commit_sha, target_sha, run, ord, since_ms FROM holds ORDER BY pipeline, kind`)
+	}, `SELECT pipeline, kind, actor, reason, commit_sha, target_sha, run, ord, since_ms FROM holds ORDER BY pipeline, kind, run`)
 	return list, err
 }
 

@@ -149,7 +149,7 @@ CREATE TABLE holds (
     run        INTEGER NOT NULL,
     ord        INTEGER NOT NULL,
     since_ms   INTEGER NOT NULL,
-    PRIMARY KEY (pipeline, kind)
+    PRIMARY KEY (pipeline, kind, run)
 ) WITHOUT ROWID;
 
 CREATE TABLE live (

@@ -30,6 +30,7 @@ type Store interface {
 	DropLog(ctx context.Context, at deploy.StepAt, from, to int64) error
 	Log(ctx context.Context, run int64, f deploy.LogFilter, fn func(deploy.LogChunk) error) error
 	AddHold(ctx context.Context, h deploy.Hold) error
+	Holds(ctx context.Context) ([]deploy.Hold, error)
 	RemoveHold(ctx context.Context, pipeline string, kind deploy.HoldKind) error
 	FreeLock(ctx context.Context, lock string) error
 	SetLive(ctx context.Context, l deploy.Live) error
@@ -54,13 +55,17 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"NewerPushEndsWhatHasNotStarted":      superseding,
 		"RunThatMayBeSkippedEndsNoOther":      deferred,
 		"LatePushStandsWhereItsCommitBelongs": latePush,
+		"OnlyWhatIsKnownToBeOlderEnds":        knownOlder,
 		"ClaimIsMadeOnce":                     claimOnce,
 		"ClaimTakesAllItsLocksOrNothing":      locks,
 		"BlockedPathStaysLocked":              blocked,
 		"RunIsSettledWithItsJobs":             settled,
 		"FailingWriteHarmsNoOther":            isolation,
 		"HeldRunsWaitAndAreLeftOut":           held,
+		"HeldRunIsActiveUntilItSaysSo":        heldLater,
+		"RollbackHoldsStandBesideEachOther":   rollbackHolds,
 		"SecondLockNamesTheHolder":            secondLock,
+		"ClockThatJumpsBackChangesNoOrder":    clockBack,
 		"StepsAndLogsComeBack":                logs,
 		"ListsHaveACursor":                    lists,
 		"LiveIsWhatWasLastSeen":               live,
