@@ -25,9 +25,9 @@ var expressionWords = []word{
 	{"needs.JOB", "Jobs before this one: `needs.test.result` is `succeeded`, `failed`, `canceled` or `skipped`; a name with `-` is written `needs[\"my-job\"]`."},
 	{"environment", "Empty in this version."},
 	{"success()", "All jobs that this one needs, or steps before this one, succeeded. An `if` without one of these four has it before it."},
-	{"failure()", "One of them failed."},
-	{"canceled()", "The run was canceled."},
-	{"always()", "True, whatever came before."},
+	{"failure()", "One of them failed, or one that these need."},
+	{"canceled()", "One of them was canceled, or the run was; runs after a cancel too."},
+	{"always()", "True, whatever came before, a cancel included."},
 	{"changed(\"src/**\")", "A changed path matches the pattern."},
 }
 
@@ -46,14 +46,15 @@ var stepVariables = []word{
 	{"REPO", "The repository's identity."},
 	{"ACTOR", "Who pushed, or gave the command."},
 	{"MESSAGE", "The message of the head commit, cut at 16 KiB."},
-	{"WORKSPACE", "Directory of a test job."},
+	{"WORKSPACE", "Directory with the files of the commit; of a deploy job the release."},
 	{"RELEASE", "Id of the release that is made."},
 	{"RELEASE_PATH", "Its directory."},
 	{"PREVIOUS_RELEASE", "Id of the one that is live until then; empty at the first."},
 	{"CURRENT_PATH", "The link to the live release."},
 	{"SHARED_PATH", "What all releases share."},
-	{"PAYLOAD_FILE", "File with the JSON that was sent."},
-	{"RUN_URL", "Address of the run, where `server.url` is given."},
+	{"PAYLOAD_FILE", "File with the JSON that was sent; not set where none was."},
+	{"ENVIRONMENT", "Empty in this version."},
+	{"RUN_URL", "Address of the run; empty without `server.url`."},
 }
 
 // writeLanguage writes the sections about expressions and variables.

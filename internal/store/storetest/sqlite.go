@@ -35,21 +35,19 @@ func DropBodies(t *testing.T, dir string) {
 	db.Close()
 }
 
-// MoveTimes makes everything in the database look as if it had happened so much
-// later.
-func MoveTimes(t *testing.T, dir string, by time.Duration) {
+// ShiftTimes moves every time in the database by d, as if the clock had been
+// wrong until now.
+func ShiftTimes(t *testing.T, dir string, d time.Duration) {
 	t.Helper()
 	db, conn := openSQLite(t, dir)
-	for _, q := range []string{
-		`UPDATE runs SET created_ms = created_ms + ?1, started_ms = started_ms + ?1, ended_ms = ended_ms + ?1`,
-		`UPDATE jobs SET started_ms = started_ms + ?1, ended_ms = ended_ms + ?1`,
-		`UPDATE steps SET started_ms = started_ms + ?1, ended_ms = ended_ms + ?1`,
-		`UPDATE deliveries SET received_ms = received_ms + ?1`,
-		`UPDATE holds SET since_ms = since_ms + ?1`,
-		`UPDATE live SET seen_ms = seen_ms + ?1`,
+	for table, columns := range map[string][]string{
+		"runs": {"created_ms", "started_ms", "ended_ms"}, "jobs": {"started_ms", "ended_ms"}, "steps": {"started_ms", "ended_ms"},
+		"deliveries": {"received_ms"}, "holds": {"since_ms"}, "live": {"seen_ms"},
 	} {
-		if _, err := conn.ExecContext(t.Context(), q, by.Milliseconds()); err != nil {
-			t.Fatal(err)
+		for _, c := range columns {
+			if _, err := conn.ExecContext(t.Context(), "UPDATE "+table+" SET "+c+" = "+c+" + ? WHERE "+c+" > 0", d.Milliseconds()); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	conn.Close()
