@@ -77,7 +77,11 @@ func TestFailuresAreOneSentenceOnTheRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
-			s.start(s.simple("\n          - { name: bad, run: '" + tt.step + "', timeout: 300ms }"))
+			limit := "5m"
+			if name == "timeout" {
+				limit = "300ms"
+			}
+			s.start(s.simple("\n          - { name: bad, run: '" + tt.step + "', timeout: " + limit + " }"))
 			r := s.want(s.push("one"), "failed")
 			if !strings.HasPrefix(why(r), "job test: step bad: ") || !strings.Contains(why(r), tt.want) || strings.Contains(why(r), "\n") {
 				t.Errorf("the error is %q, want %q", why(r), tt.want)
