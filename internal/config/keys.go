@@ -235,7 +235,7 @@ var table = []key{
 	{"pipelines.*.jobs.*.environment", line, "", nil, true, "The environment that it deploys to."},
 	{"pipelines.*.jobs.*.concurrency", section, "", nil, false, "What it must not run beside."},
 	{"pipelines.*.jobs.*.concurrency.group", line, "(PIPELINE/JOB for a deploy job)", nil, false, "Jobs of one group run one after the other."},
-	{"pipelines.*.jobs.*.on_crash", line, "rerun", []string{"rerun", "stop"}, false, "When the daemon dies during the job: start it again, or leave it to a person."},
+	{"pipelines.*.jobs.*.on_crash", line, "rerun", []string{"rerun", "stop"}, false, "When the daemon dies during the job: start it again, or leave it to a person; a release path then stays locked until `deployhook unlock HOST:PATH --abandon`."},
 	{"pipelines.*.jobs.*.limits", section, "", nil, true, "Memory, CPU and processes."},
 	{"pipelines.*.jobs.*.limits.memory", size, "", nil, true, "Memory."},
 	{"pipelines.*.jobs.*.limits.cpu", decimal, "", nil, true, "Processors."},

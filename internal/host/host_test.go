@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 			return
 		}
 	}
-	host.ShortDeadlines(10*time.Second, 25*time.Second)
+	host.ShortDeadlines(10*time.Second, 18*time.Second)
 	os.Exit(m.Run())
 }
 
