@@ -289,8 +289,12 @@ func TestCurrentIsWholeAfterKillsAtRandomMoments(t *testing.T) {
 	s.start(config)
 	ids := []int64{s.push("first")}
 	s.want(ids[0], "succeeded")
-	for round := range 14 {
-		for n := range 3 {
+	rounds, pushes := 14, 3
+	if raced { // every process starts many times slower
+		rounds = 6
+	}
+	for round := range rounds {
+		for n := range pushes {
 			text := fmt.Sprintf("round %d push %d", round, n)
 			if rnd.IntN(4) == 0 {
 				text += " crash"
@@ -393,7 +397,11 @@ func TestManyJobsLeaveNothingBehind(t *testing.T) {
 	}
 	post(10)
 	before := fds()
-	post(200)
+	many := 200
+	if raced {
+		many = 50
+	}
+	post(many)
 	s.until("no more descriptors are open than before", func() bool { return fds() <= before+2 })
 	for _, pid := range s.agents() {
 		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && strings.Contains(string(b), ") Z ") {
@@ -897,6 +905,10 @@ func TestSecondDaemonOnAPathWaitsAndNamesTheFirst(t *testing.T) {
 }
 
 func TestOutputOfEveryKindIsKept(t *testing.T) {
+	much := "200000000"
+	if raced { // the memory is not looked at, and all is many times slower
+		much = "10000000"
+	}
 	s := newSite(t)
 	s.start(s.config(`
       test:
@@ -904,7 +916,7 @@ func TestOutputOfEveryKindIsKept(t *testing.T) {
           - { name: no newline, run: 'printf "no newline"' }
           - { name: binary, run: 'head -c 100000 /dev/urandom; printf "\nbinary end\n"' }
           - { name: long line, run: 'head -c 1000000 /dev/zero | tr "\0" x; echo; echo long end' }
-          - { name: much, run: '(yes "a line of some length that is not very short" || true) | head -c 200000000; echo; echo much end' }
+          - { name: much, run: '(yes "a line of some length that is not very short" || true) | head -c ` + much + `; echo; echo much end' }
           - { name: memory, run: 'grep VmHWM /proc/$PPID/status /proc/$(sed "s/.*) . //; s/ .*//" /proc/$PPID/stat)/status' }
       deploy: { release: ` + s.path("srv") + ` }
 `))
