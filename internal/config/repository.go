@@ -1,15 +1,16 @@
 package config
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"path"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
 
 	"deployhook/internal/deploy"
 )
@@ -118,7 +119,7 @@ func checkAddress(text string) error {
 	if !strings.Contains(text, "://") {
 		user, rest, ok := strings.Cut(text, "@")
 		host, repo, colon := strings.Cut(rest, ":")
-		if !ok || strings.HasPrefix(user, "-") || strings.ContainsAny(user, "/:") || !colon || host == "" || strings.HasPrefix(host, "-") || strings.Contains(host, "/") || repo == "" {
+		if !ok || strings.HasPrefix(user, "-") || strings.ContainsAny(user, "/:") || !colon || host == "" || strings.HasPrefix(host, "-") || strings.ContainsAny(host, "/@") || repo == "" {
 			return errors.New("an address like https://git.example.com/acme/shop.git or git@git.example.com:acme/shop.git, or an absolute path, is wanted here")
 		}
 		return nil
@@ -214,6 +215,11 @@ func repositoryOf(text string, overSSH bool) (id, address string, err error) {
 	case bare:
 		address = "https://" + host + "/" + repo + ".git"
 	}
+	if bare { // made here of what was written
+		if err := checkAddress(address); err != nil {
+			return "", "", fmt.Errorf("%q is not a repository: write it like github.com/acme/shop", short(text))
+		}
+	}
 	return strings.ToLower(name + "/" + repo), address, nil
 }
 
@@ -226,17 +232,34 @@ func (b *builder) knownHosts(n *node) string {
 		b.bad(n, "the lines themselves are wanted here, not a path: ssh-keyscan HOST prints them")
 		return ""
 	}
-	lines := bufio.NewScanner(strings.NewReader(n.text))
-	lines.Buffer(nil, fileMost)
-	for i := 1; lines.Scan(); i++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		if _, _, _, _, _, err := ssh.ParseKnownHosts([]byte(line)); err != nil {
-			b.bad(n, "line %d is not one of known_hosts: host, type of key, key", i)
+	for i, line := range strings.Split(n.text, "\n") {
+		if err := knownHost(strings.TrimSpace(line)); err != nil {
+			b.bad(n, "line %d is not one of known_hosts: host, type of key, key", i+1)
 			break
 		}
 	}
 	return n.text
+}
+
+// knownHost checks one line of known_hosts, comments too, by reading it as it
+// will be read: the parser of single lines takes marks and names of hosts that
+// the one of files refuses.
+func knownHost(line string) error {
+	if line == "" || strings.HasPrefix(line, "#") {
+		return nil
+	}
+	if _, _, _, _, _, err := ssh.ParseKnownHosts([]byte(line)); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp("", "deployhook-known-hosts-")
+	if err != nil {
+		return nil // nothing is known against it
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(line + "\n")
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil
+	}
+	_, err = knownhosts.New(f.Name())
+	return err
 }

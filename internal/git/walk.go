@@ -6,22 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"os"
 
-	gogit "github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
-	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"deployhook/internal/deploy"
 )
 
 // Bounds of a tree: what is beyond them is no repository that people deploy.
 const (
-	filesMost = 2_000_000
 	depthMost = 200
-	linkMost  = 4096 // bytes of a symlink's target
+	linkMost  = 4095 // bytes of a symlink's target, as Linux has it
 )
+
+// filesMost is how many files a commit may have, directories counted too.
+var filesMost = 2_000_000
 
 // lfsHead is how a pointer of Git LFS begins, and lfsMost how long one is.
 const (
@@ -31,28 +31,30 @@ const (
 
 // Walk gives every file of a commit, in git's order. fn reads the content,
 // which is valid until it returns, or leaves it; a link's content is its
-// target. Submodules and LFS pointers are refused, and so are names that a
-// file system could take for something else.
+// target. Every content is held against its id. Submodules and LFS pointers
+// are refused, and so are names that a file system could take for something
+// else. What the mirror has lost is fetched anew on the way.
 func (m *Mirror) Walk(ctx context.Context, commit string, fn func(deploy.TreeFile, io.Reader) error) error {
-	return m.walk(ctx, commit, func(repo *gogit.Repository, f deploy.TreeFile, hash plumbing.Hash) error {
-		blob, err := repo.BlobObject(hash)
+	return m.walk(ctx, commit, func(w *walker, f deploy.TreeFile, hash plumbing.Hash) error {
+		var obj plumbing.EncodedObject
+		var b []byte
+		err := w.heal(func() (err error) {
+			if obj, err = w.o.object(hash); err == nil && obj.Size() <= streamAbove {
+				b, err = w.o.content(obj, hash)
+			}
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("reading %q of %s: %w", f.Path, m.remote.Repository, err)
 		}
-		r, err := blob.Reader()
-		if err != nil {
-			return fmt.Errorf("reading %q of %s: %w", f.Path, m.remote.Repository, err)
-		}
-		defer r.Close()
-		if f.Size > lfsMost || f.Size < int64(len(lfsHead)) {
-			return fn(f, r)
-		}
-		b, err := io.ReadAll(io.LimitReader(r, f.Size+1))
-		if err != nil {
-			return fmt.Errorf("reading %q of %s: %w", f.Path, m.remote.Repository, err)
-		}
-		if bytes.HasPrefix(b, []byte(lfsHead)) {
-			return fmt.Errorf("%q is stored in Git LFS, which this version cannot fetch", f.Path)
+		f.Size = obj.Size()
+		switch {
+		case f.Mode == deploy.TreeSymlink && (f.Size == 0 || f.Size > linkMost || bytes.IndexByte(b, 0) >= 0):
+			return fmt.Errorf("the link %q of %s points to what is no name", cut(f.Path), m.remote.Repository)
+		case f.Size > streamAbove:
+			return w.stream(f, obj, hash, fn)
+		case len(b) <= lfsMost && bytes.HasPrefix(b, []byte(lfsHead)):
+			return fmt.Errorf("%q of %s is stored in Git LFS, which this version cannot fetch", cut(f.Path), m.remote.Repository)
 		}
 		return fn(f, bytes.NewReader(b))
 	})
@@ -60,67 +62,183 @@ func (m *Mirror) Walk(ctx context.Context, commit string, fn func(deploy.TreeFil
 
 // Measure counts a commit's files and their bytes, without reading them.
 func (m *Mirror) Measure(ctx context.Context, commit string) (files int, size int64, err error) {
-	err = m.walk(ctx, commit, func(_ *gogit.Repository, f deploy.TreeFile, _ plumbing.Hash) error {
+	err = m.walk(ctx, commit, func(w *walker, f deploy.TreeFile, hash plumbing.Hash) error {
 		files++
-		size += f.Size
-		return nil
+		return w.heal(func() error {
+			n, err := w.o.size(hash)
+			size += n
+			return err
+		})
 	})
 	return files, size, err
 }
 
-func (m *Mirror) walk(ctx context.Context, commit string, fn func(*gogit.Repository, deploy.TreeFile, plumbing.Hash) error) error {
-	repo, err := m.open()
-	if err != nil {
+// reading runs fn on the mirror, and again on one fetched anew when fn finds
+// it damaged.
+func (m *Mirror) reading(ctx context.Context, commit string, fn func(*objects) error) error {
+	w := &walker{ctx: ctx, m: m, commit: commit}
+	if err := w.open(); err != nil {
 		return err
 	}
-	c, err := repo.CommitObject(plumbing.NewHash(commit))
+	defer func() { w.o.close() }()
+	return w.heal(func() error { return fn(w.o) })
+}
+
+func (m *Mirror) walk(ctx context.Context, commit string, fn func(*walker, deploy.TreeFile, plumbing.Hash) error) error {
+	w := &walker{ctx: ctx, m: m, commit: commit, fn: fn}
+	if err := w.open(); err != nil {
+		return err
+	}
+	defer func() { w.o.close() }()
+	var root plumbing.Hash
+	err := w.heal(func() error {
+		c, err := w.o.commit(plumbing.NewHash(commit))
+		if err == nil {
+			root = c.TreeHash
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("reading commit %s of %s: %w", cut(commit), m.remote.Repository, err)
 	}
-	w := &walker{ctx: ctx, repo: repo, fn: fn, name: m.remote.Repository}
-	return w.tree(c.TreeHash, "", 0)
+	return w.tree(root, "", 0)
 }
 
 type walker struct {
-	ctx   context.Context
-	repo  *gogit.Repository
-	fn    func(*gogit.Repository, deploy.TreeFile, plumbing.Hash) error
-	name  string
-	files int
+	ctx     context.Context
+	m       *Mirror
+	commit  string
+	fn      func(*walker, deploy.TreeFile, plumbing.Hash) error
+	o       *objects
+	renewed int64 // of the mirror that is open
+	healed  bool  // it was fetched anew for this walk
+	files   int
+}
+
+func (w *walker) open() error {
+	w.renewed = w.m.renewed.Load()
+	o, err := w.m.open()
+	switch {
+	case errors.Is(err, errDamaged) || errors.Is(err, os.ErrNotExist):
+		if err := w.renew(err); err != nil {
+			return err
+		}
+		w.renewed = w.m.renewed.Load()
+		o, err = w.m.open()
+	}
+	if err != nil {
+		return fmt.Errorf("opening the mirror of %s: %w", w.m.remote.Repository, err)
+	}
+	w.o = o
+	return nil
+}
+
+// renew has the mirror fetched anew, unless that was done since it was opened.
+func (w *walker) renew(cause error) error {
+	hash, err := w.m.id(w.commit)
+	if err != nil {
+		return err
+	}
+	if err := w.m.hold(w.ctx); err != nil {
+		return err
+	}
+	defer w.m.release()
+	if w.m.renewed.Load() != w.renewed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, fetchTime)
+	defer cancel()
+	_, err = w.m.anew(ctx, hash, "", cause)
+	return err
+}
+
+// heal runs fn, and again when the mirror was damaged and is fetched anew: by
+// this walk once, by others as often as they do.
+func (w *walker) heal(fn func() error) error {
+	err := fn()
+	for errors.Is(err, errDamaged) || errors.Is(err, errNotHere) {
+		if w.m.renewed.Load() == w.renewed {
+			if w.healed {
+				return err
+			}
+			w.healed = true
+			if rerr := w.renew(err); rerr != nil {
+				return fmt.Errorf("%w, and it could not be fetched anew: %w", err, rerr)
+			}
+		}
+		w.o.close()
+		if oerr := w.open(); oerr != nil {
+			return oerr
+		}
+		err = fn()
+	}
+	return err
+}
+
+// stream gives a file that is too large for memory. Damage is found when half
+// of it may be gone out already: then the walk ends, and the next Fetch makes
+// the mirror anew.
+func (w *walker) stream(f deploy.TreeFile, obj plumbing.EncodedObject, hash plumbing.Hash, fn func(deploy.TreeFile, io.Reader) error) error {
+	r, err := obj.Reader()
+	if err == nil {
+		defer r.Close()
+		err = fn(f, newVerifier(r, plumbing.BlobObject, f.Size, hash))
+	} else {
+		err = fmt.Errorf("%w: object %s: %w", errDamaged, hash, err)
+	}
+	if errors.Is(err, errDamaged) {
+		w.m.suspect.Store(true)
+		return fmt.Errorf("reading %q of %s: %w; a retry fetches it anew", cut(f.Path), w.m.remote.Repository, err)
+	}
+	return err
 }
 
 func (w *walker) tree(hash plumbing.Hash, prefix string, depth int) error {
+	name := w.m.remote.Repository
 	if depth > depthMost {
-		return fmt.Errorf("%s has directories more than %d deep", w.name, depthMost)
+		return fmt.Errorf("%s has directories more than %d deep", name, depthMost)
 	}
-	t, err := object.GetTree(w.repo.Storer, hash)
+	var list []entry
+	err := w.heal(func() (err error) {
+		list, err = w.o.tree(hash)
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("reading %q of %s: %w", prefix, w.name, err)
+		return fmt.Errorf("reading %q of %s: %w", "/"+prefix, name, err)
 	}
-	seen := make(map[string]bool, len(t.Entries))
-	for _, e := range t.Entries {
+	seen := make(map[string]bool, len(list))
+	for _, e := range list {
 		if err := w.ctx.Err(); err != nil {
 			return err
 		}
-		if err := validEntry(e.Name); err != nil {
-			return fmt.Errorf("%s has %q: %w", w.name, prefix+e.Name, err)
+		path := prefix + e.name
+		switch err := validEntry(e.name); {
+		case err != nil:
+			return fmt.Errorf("%s has %q: %w", name, cut(path), err)
+		case seen[e.name]:
+			return fmt.Errorf("%s has %q twice", name, cut(path))
+		case len(path) > pathMost:
+			return fmt.Errorf("%s has a path of more than %d bytes: %q", name, pathMost, cut(path))
 		}
-		if seen[e.Name] {
-			return fmt.Errorf("%s has %q twice", w.name, prefix+e.Name)
+		seen[e.name] = true
+		// Directories count: a few small objects can mean more of them than
+		// anybody could ever walk.
+		if w.files++; w.files > filesMost {
+			return fmt.Errorf("%s has more than %d files and directories", name, filesMost)
 		}
-		seen[e.Name] = true
-		if err := w.entry(e, prefix+e.Name, depth); err != nil {
+		if err := w.entry(e, path, depth); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *walker) entry(e object.TreeEntry, path string, depth int) error {
-	f := deploy.TreeFile{Path: path, Blob: e.Hash.String()}
-	switch e.Mode {
+func (w *walker) entry(e entry, path string, depth int) error {
+	f := deploy.TreeFile{Path: path, Blob: e.hash.String()}
+	name := w.m.remote.Repository
+	switch e.mode {
 	case filemode.Dir:
-		return w.tree(e.Hash, path+"/", depth+1)
+		return w.tree(e.hash, path+"/", depth+1)
 	case filemode.Regular, filemode.Deprecated:
 		f.Mode = deploy.TreePlain
 	case filemode.Executable:
@@ -128,46 +246,9 @@ func (w *walker) entry(e object.TreeEntry, path string, depth int) error {
 	case filemode.Symlink:
 		f.Mode = deploy.TreeSymlink
 	case filemode.Submodule:
-		return fmt.Errorf("%q is a submodule, which this version cannot fetch", path)
+		return fmt.Errorf("%q of %s is a submodule, which this version cannot fetch", cut(path), name)
 	default:
-		return fmt.Errorf("%q has mode %v, which is none of git's", path, e.Mode)
+		return fmt.Errorf("%q of %s has mode %o, which is none of git's", cut(path), name, uint32(e.mode))
 	}
-	if w.files++; w.files > filesMost {
-		return fmt.Errorf("%s has more than %d files", w.name, filesMost)
-	}
-	size, err := w.repo.Storer.EncodedObjectSize(e.Hash)
-	if err != nil {
-		return fmt.Errorf("reading %q of %s: %w", path, w.name, err)
-	}
-	if f.Size = size; f.Mode == deploy.TreeSymlink && size > linkMost {
-		return fmt.Errorf("the link %q points to a name of %d bytes", path, size)
-	}
-	return w.fn(w.repo, f, e.Hash)
-}
-
-// validEntry refuses names of tree entries that lead elsewhere, or that some
-// file system takes for .git.
-func validEntry(name string) error {
-	switch {
-	case name == "" || name == "." || name == "..":
-		return errors.New("this is not the name of a file")
-	case strings.ContainsAny(name, "/\x00"):
-		return errors.New("the name of a file has no slash and no NUL")
-	case len(name) > 255:
-		return errors.New("the name is over 255 bytes")
-	}
-	plain := strings.ToLower(strings.Map(func(r rune) rune {
-		switch {
-		// Characters that HFS+ ignores.
-		case r >= 0x200c && r <= 0x200f, r >= 0x202a && r <= 0x202e, r >= 0x206a && r <= 0x206f, r == 0xfeff:
-			return -1
-		}
-		return r
-	}, name))
-	plain, _, _ = strings.Cut(plain, ":") // NTFS streams
-	plain = strings.TrimRight(plain, " .")
-	if plain == ".git" || strings.HasPrefix(plain, "git~") && strings.Trim(plain[4:], "0123456789") == "" {
-		return errors.New("a commit cannot hold .git")
-	}
-	return nil
+	return w.fn(w, f, e.hash)
 }

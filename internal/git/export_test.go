@@ -1,0 +1,79 @@
+package git
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+)
+
+// SetStallTime changes for one test how long a server may send nothing.
+func SetStallTime(t *testing.T, d time.Duration) {
+	old := stallTime
+	stallTime = d
+	t.Cleanup(func() { stallTime = old })
+}
+
+// SetFilesMost changes for one test how many files a commit may have.
+func SetFilesMost(t *testing.T, n int) {
+	old := filesMost
+	filesMost = n
+	t.Cleanup(func() { filesMost = old })
+}
+
+// SetPacksMost changes for one test how many packs a mirror may have.
+func SetPacksMost(t *testing.T, n int) {
+	old := packsMost
+	packsMost = n
+	t.Cleanup(func() { packsMost = old })
+}
+
+// Dir is where the mirror stands.
+func (m *Mirror) Dir() string { return m.dir }
+
+// ForgeKeys are the lines of known_hosts that are built in.
+const ForgeKeys = forgeKeys
+
+// Index writes the index of a pack.
+func Index(ctx context.Context, pack []byte, path string) error {
+	x, err := indexPack(ctx, bytes.NewReader(pack), int64(len(pack)))
+	if err != nil {
+		return err
+	}
+	return x.write(path)
+}
+
+// Packer writes a pack of objects.
+type Packer struct {
+	t *testing.T
+	p *packer
+}
+
+// NewPacker begins a pack of count objects.
+func NewPacker(t *testing.T, w io.Writer, count int) *Packer {
+	p, err := newPacker(w, count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Packer{t, p}
+}
+
+// Add adds an object and gives its id.
+func (p *Packer) Add(kind plumbing.ObjectType, content string) string {
+	id := plumbing.ComputeHash(kind, []byte(content))
+	if err := p.p.add(id, kind, int64(len(content)), strings.NewReader(content)); err != nil {
+		p.t.Fatal(err)
+	}
+	return id.String()
+}
+
+// End ends the pack.
+func (p *Packer) End() {
+	if _, err := p.p.end(); err != nil {
+		p.t.Fatal(err)
+	}
+}
