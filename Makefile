@@ -1,17 +1,35 @@
 # What a user and a developer type. Everything works in a fresh clone.
 BINARY  := build/deployhook
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
-LDFLAGS := -s -w -X main.version=$(VERSION)
 PREFIX  ?= /usr/local
+UNITDIR ?= /etc/systemd/system
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check bench install tools clean
+# Within a git hook these name another repository, also to Go's own look at it.
+unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_PREFIX GIT_OBJECT_DIRECTORY GIT_COMMON_DIR GIT_NAMESPACE
+GIT := env -u GIT_DIR -u GIT_WORK_TREE -u GIT_INDEX_FILE git
+
+# The version is the tag, where there is one; deployhook version adds the commit.
+VERSION ?= $(or $(shell $(GIT) describe --tags --match 'v[0-9]*' --dirty 2>/dev/null | sed 's/^v//'),0.1.0-dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# A clone of another user, or none at all, is no reason not to build.
+VCS := $(shell $(GIT) status >/dev/null 2>&1 && echo auto || echo false)
+
+# Go keeps its caches below HOME; cron jobs and containers may have none.
+WRITABLE = $(shell test -n "$(1)" && test -w "$(1)" && echo "$(1)")
+ifeq ($(call WRITABLE,$(shell echo "$$HOME")),)
+export HOME := $(or $(call WRITABLE,$(shell getent passwd "$$(id -u)" | cut -d: -f6)),$(CURDIR)/build/home)
+$(shell mkdir -p "$(HOME)")
+endif
+
+.PHONY: build demo test check bench install tools docs clean
 
 build: ## the binary, static
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/deployhook
+	CGO_ENABLED=0 go build -buildvcs=$(VCS) -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/deployhook
 
 demo: ## a push that is deployed, one that is not, a rollback: needs Go and git
-	@go run ./demo
+	@command -v go >/dev/null || { echo "make demo needs Go: https://go.dev/dl, or the package golang-go" >&2; exit 1; }
+	@env -u GOOS -u GOARCH go build -buildvcs=false -o build/demo ./demo
+	@exec build/demo
 
 test: tools ## all tests
 	go test -timeout 20m ./...
@@ -25,13 +43,22 @@ bench: tools ## figures next to adnanh/webhook, as a table
 	@./bench/tools
 	@go run ./bench
 
-install: build ## binary and unit, below DESTDIR
+# Not made anew by root, whose PATH may have no Go, when make build has made it.
+install: ## binary and unit, below DESTDIR
+	@test -x $(BINARY) || $(MAKE) build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/deployhook
-	install -D -m 0644 systemd/deployhook.service $(DESTDIR)/etc/systemd/system/deployhook.service
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' systemd/deployhook.service > $(DESTDIR)$(UNITDIR)/deployhook.service
+	chmod 0644 $(DESTDIR)$(UNITDIR)/deployhook.service
 	install -D -m 0644 deploy.yaml.example $(DESTDIR)$(PREFIX)/share/doc/deployhook/deploy.yaml.example
+
+docs: ## the pages that are made from the program itself
+	go test ./internal/config -run Reference -update
+	go test ./cmd/deployhook -run Reference -update
 
 tools: ## what the tests need beside Go
 	@./scripts/tools
 
 clean:
+	@chmod -R u+w build 2>/dev/null || true # Go makes its module cache read-only
 	rm -rf build

@@ -29,23 +29,34 @@ import (
 // patience bounds every wait of the demo.
 const patience = 90 * time.Second
 
+// client asks the daemon and the application; a proxy is none of theirs.
+var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	began := time.Now()
 	d := &demo{}
 	err := d.run(ctx)
+	interrupted := ctx.Err() != nil
 	d.cleanUp()
-	if err != nil {
+	switch {
+	case interrupted:
+		fmt.Fprintln(os.Stderr, "\ndemo: interrupted; nothing is left running")
+		os.Exit(130)
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
 		os.Exit(1)
 	}
-	fmt.Printf("\nAll %d promises held; nothing is left running, and %s is removed.\n", d.held, d.dir)
+	fmt.Printf("\nAll %d promises held, in %v; nothing is left running, and %s is removed.\n", d.held, time.Since(began).Round(time.Second), d.dir)
+	fmt.Println("With your own repository: docs/first-deploy.md")
 }
 
 // demo is what runs and must be ended.
 type demo struct {
 	dir, binary string
-	hooks, app  string // addresses
+	env         []string
+	hooks       string // address
 	secret      string
 	daemon      *exec.Cmd
 	keeper      *keeper
@@ -59,18 +70,19 @@ func (d *demo) run(ctx context.Context) error {
 		}
 	}
 	var err error
-	if d.dir, err = os.MkdirTemp("", "deployhook-demo-"); err != nil {
+	if d.dir, err = directory(); err != nil {
 		return err
 	}
+	d.env = environment(os.Environ())
 	say("Building deployhook")
 	d.binary = filepath.Join(d.dir, "deployhook")
-	if err := d.command(ctx, "", "go", "build", "-o", d.binary, "./cmd/deployhook"); err != nil {
+	if err := d.command(ctx, "go", "build", "-buildvcs=false", "-o", d.binary, "./cmd/deployhook"); err != nil {
 		return err
 	}
 	if err := d.prepare(ctx); err != nil {
 		return err
 	}
-	say("Starting the daemon on %s", d.hooks)
+	say("Starting the daemon")
 	if err := d.serve(ctx); err != nil {
 		return err
 	}
@@ -95,12 +107,13 @@ func (d *demo) promise(ok bool, format string, args ...any) error {
 	return nil
 }
 
-// application is what is deployed: it answers with its text, and asks the
-// keeper for its own restart.
+// application is what is deployed: it answers with its text on the socket that
+// it is given, and asks the keeper for its own restart.
 const application = `package main
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 )
@@ -114,8 +127,11 @@ func main() {
 		}
 		return
 	}
-	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, Greeting()) })
-	fmt.Println(http.ListenAndServe(os.Args[1], nil))
+	l, err := net.FileListener(os.NewFile(3, "listener"))
+	if err == nil {
+		err = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, Greeting()) }))
+	}
+	fmt.Println(err)
 	os.Exit(1)
 }
 `
@@ -145,16 +161,6 @@ func (d *demo) prepare(ctx context.Context) error {
 		return err
 	}
 	d.secret = hex.EncodeToString(key)
-	var ports [2]string
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		ports[i] = l.Addr().String()
-		l.Close()
-	}
-	d.hooks, d.app = ports[0], ports[1]
 	say("Making a bare repository and a small application")
 	if err := d.git(ctx, "init", "-q", "--bare", "-b", "main", filepath.Join(d.dir, "shop.git")); err != nil {
 		return err
@@ -168,10 +174,10 @@ func (d *demo) prepare(ctx context.Context) error {
 		}
 	}
 	var err error
-	if d.keeper, err = newKeeper(filepath.Join(d.dir, "srv", "current", "shop"), d.app); err != nil {
+	if d.keeper, err = newKeeper(filepath.Join(d.dir, "srv", "current", "shop")); err != nil {
 		return err
 	}
-	config := fmt.Sprintf(`server: { listen: "%s", data: %s/data, socket: %s/control.sock }
+	config := fmt.Sprintf(`server: { listen: "127.0.0.1:0", data: %q, socket: %q }
 
 hooks:
   github: { provider: github, secret: { environment: DEMO_WEBHOOK_SECRET } }
@@ -179,7 +185,7 @@ hooks:
 pipelines:
   shop:
     repository: github.com/acme/shop
-    clone_url: %s/shop.git
+    clone_url: %q
     on:
       push: { branches: [main] }
     jobs:
@@ -187,26 +193,29 @@ pipelines:
         steps:
           - run: go vet ./... && go test ./...
       deploy:
-        release: %s/srv
+        release: %q
         steps:
           - run: go build -v -o shop .
         restart: ./shop restart %s
-`, d.hooks, d.dir, d.dir, d.dir, d.dir, d.keeper.address)
+`, d.in("data"), d.in("control.sock"), d.in("shop.git"), d.in("srv"), d.keeper.address)
 	fmt.Println(indent(config))
 	return os.WriteFile(d.config(), []byte(config), 0o644)
 }
 
-func (d *demo) work() string   { return filepath.Join(d.dir, "work") }
-func (d *demo) config() string { return filepath.Join(d.dir, "deploy.yaml") }
+func (d *demo) in(name string) string { return filepath.Join(d.dir, name) }
+func (d *demo) work() string          { return d.in("work") }
+func (d *demo) config() string        { return d.in("deploy.yaml") }
 
 func indent(s string) string {
 	return "   | " + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n   | ")
 }
 
-func (d *demo) command(ctx context.Context, dir, name string, args ...string) error {
+func (d *demo) command(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1")
+	cmd.Env = d.env
+	// Killed, Go would leave its temporary files behind.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
@@ -215,36 +224,52 @@ func (d *demo) command(ctx context.Context, dir, name string, args ...string) er
 }
 
 func (d *demo) git(ctx context.Context, args ...string) error {
-	return d.command(ctx, "", "git", append([]string{"-c", "user.name=demo", "-c", "user.email=demo@example.com"}, args...)...)
+	return d.command(ctx, "git", append([]string{"-c", "user.name=demo", "-c", "user.email=demo@example.com"}, args...)...)
 }
 
-// serve starts the daemon and waits until it is ready.
+// serve starts the daemon and waits until it says that it is ready, and where
+// it listens.
 func (d *demo) serve(ctx context.Context) error {
-	log, err := os.Create(filepath.Join(d.dir, "daemon.log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	d.daemon = exec.Command(d.binary, "serve", "--config", d.config())
-	d.daemon.Env = append(os.Environ(), "DEMO_WEBHOOK_SECRET="+d.secret)
-	d.daemon.Stderr = log
-	// A ctrl-C is for the demo, which then ends the daemon.
-	d.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := d.daemon.Start(); err != nil {
+	d.daemon.Env = append(d.env, "DEMO_WEBHOOK_SECRET="+d.secret)
+	// A ctrl-C is for the demo, which then ends the daemon; so does its death.
+	d.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	stderr, err := d.daemon.StderrPipe()
+	if err != nil {
 		return err
 	}
-	err = until(ctx, func() bool {
-		res, err := http.Get("http://" + d.hooks + "/readyz")
-		if err != nil {
-			return false
-		}
-		res.Body.Close()
-		return res.StatusCode == http.StatusOK
-	})
-	if err != nil {
-		b, _ := os.ReadFile(log.Name())
-		return fmt.Errorf("the daemon did not become ready: %w\n%s", err, b)
+	if err := start(d.daemon); err != nil {
+		return err
 	}
+	ready := make(chan string, 1)
+	go func() {
+		defer close(ready)
+		var log strings.Builder
+		for sc := bufio.NewScanner(stderr); sc.Scan(); {
+			fmt.Fprintln(&log, sc.Text())
+			if _, rest, ok := strings.Cut(sc.Text(), "msg=ready listen="); ok {
+				ready <- strings.Fields(rest)[0]
+				log.Reset()
+			}
+		}
+		if log.Len() > 0 {
+			select {
+			case ready <- log.String(): // it ended, and said why
+			default:
+			}
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case d.hooks = <-ready:
+	case <-ctx.Done():
+		return fmt.Errorf("the daemon did not become ready: %w", ctx.Err())
+	}
+	if _, _, err := net.SplitHostPort(d.hooks); err != nil {
+		return fmt.Errorf("the daemon did not become ready:\n%s", d.hooks)
+	}
+	fmt.Println("   it listens on", d.hooks)
 	return nil
 }
 
@@ -310,7 +335,7 @@ func (d *demo) push(ctx context.Context, text string) (commit string, run string
 	req.Header.Set("X-GitHub-Delivery", commit)
 	req.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
 	began := time.Now()
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return "", "", err
 	}
@@ -327,7 +352,9 @@ func (d *demo) push(ctx context.Context, text string) (commit string, run string
 }
 
 func (d *demo) head(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "git", "-C", d.work(), "rev-parse", "--verify", "-q", "HEAD").Output()
+	cmd := exec.CommandContext(ctx, "git", "-C", d.work(), "rev-parse", "--verify", "-q", "HEAD")
+	cmd.Env = d.env
+	out, err := cmd.Output()
 	return strings.TrimSpace(string(out)), err
 }
 
@@ -335,6 +362,7 @@ func (d *demo) head(ctx context.Context) (string, error) {
 func (d *demo) deployhook(ctx context.Context, args ...string) error {
 	fmt.Printf("   $ deployhook %s\n", strings.Join(args, " "))
 	cmd := exec.CommandContext(ctx, d.binary, append(args, "--config", d.config())...)
+	cmd.Env = d.env
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	done := make(chan struct{})
@@ -358,7 +386,9 @@ func (d *demo) follow(ctx context.Context, run string) (string, error) {
 	if err := d.deployhook(ctx, "logs", run, "--follow"); err != nil {
 		return "", err
 	}
-	out, err := exec.CommandContext(ctx, d.binary, "run", run, "--json", "--config", d.config()).Output()
+	cmd := exec.CommandContext(ctx, d.binary, "run", run, "--json", "--config", d.config())
+	cmd.Env = d.env
+	out, err := cmd.Output()
 	if err != nil {
 		return "", err
 	}
@@ -370,7 +400,7 @@ func (d *demo) follow(ctx context.Context, run string) (string, error) {
 
 // answer is what the application says now.
 func (d *demo) answer() string {
-	res, err := http.Get("http://" + d.app)
+	res, err := client.Get("http://" + d.keeper.app.Addr().String())
 	if err != nil {
 		return err.Error()
 	}
@@ -467,61 +497,4 @@ func (d *demo) cleanUp() {
 	if d.dir != "" {
 		_ = os.RemoveAll(d.dir)
 	}
-}
-
-// keeper stands for systemd here: what a step leaves in the background is ended
-// with the step, so the application belongs to somebody else. It starts the
-// binary that current points to when it is asked to.
-type keeper struct {
-	address string
-	binary  string
-	app     string
-	server  *http.Server
-	cmd     *exec.Cmd
-}
-
-func newKeeper(binary, app string) (*keeper, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	k := &keeper{address: l.Addr().String(), binary: binary, app: app}
-	k.server = &http.Server{Handler: http.HandlerFunc(k.restart)}
-	go func() { _ = k.server.Serve(l) }()
-	return k, nil
-}
-
-// restart ends the application and starts it anew; it answers once the new one
-// does. Requests come one after the other: from one restart step at a time.
-func (k *keeper) restart(w http.ResponseWriter, r *http.Request) {
-	k.end()
-	k.cmd = exec.Command(k.binary, k.app)
-	if err := k.cmd.Start(); err != nil {
-		k.cmd = nil
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	err := until(r.Context(), func() bool {
-		c, err := net.Dial("tcp", k.app)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-	}
-}
-
-func (k *keeper) end() {
-	if k.cmd != nil {
-		_ = k.cmd.Process.Kill()
-		_ = k.cmd.Wait()
-		k.cmd = nil
-	}
-}
-
-func (k *keeper) close() {
-	_ = k.server.Close()
-	k.end()
 }

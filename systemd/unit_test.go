@@ -42,6 +42,7 @@ func TestUnitKeepsItsPromises(t *testing.T) {
 	for k, want := range map[string]string{
 		"Type": "notify", "NotifyAccess": "main", "WatchdogSec": "60", "User": "deployhook", "KillMode": "mixed", "Restart": "always",
 		"ExecReload": "/usr/local/bin/deployhook reload --config /etc/deployhook/deploy.yaml", "TimeoutStopSec": "45", "OOMPolicy": "continue",
+		"StartLimitIntervalSec": "0", "UMask": "0077", "StateDirectoryMode": "0750",
 	} {
 		if keys[k] != want {
 			t.Errorf("%s=%s, want %s", k, keys[k], want)

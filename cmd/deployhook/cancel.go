@@ -12,8 +12,9 @@ func (a *app) cancelCommand() *cobra.Command {
 		Short: "End a run",
 		Long: "End a run: jobs that wait at once, jobs that run by ending their steps\n" +
 			"(SIGTERM, ten seconds, SIGKILL). A switch that has begun is undone.",
-		Example: "  deployhook cancel 42",
-		Args:    args("RUN"),
+		Example:           "  deployhook cancel 42",
+		Args:              args("RUN"),
+		ValidArgsFunction: a.completeRuns,
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := number(args[0])
 			if err != nil {

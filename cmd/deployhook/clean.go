@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -13,7 +13,16 @@ const reset = "\x1b[0m"
 // with colour, those that only colour stay, and end with the line. Bytes that
 // are no UTF-8 become U+FFFD.
 func cleanLine(b []byte, colour bool) []byte {
-	out := make([]byte, 0, len(b))
+	return appendClean(make([]byte, 0, len(b)), string(b), colour)
+}
+
+// appendClean is [cleanLine] that appends to out.
+func appendClean(out []byte, b string, colour bool) []byte {
+	at := 0
+	for at < len(b) && b[at] >= 0x20 && b[at] < 0x7f {
+		at++
+	}
+	out, b = append(out, b[:at]...), b[at:]
 	colored := false
 	for i := 0; i < len(b); {
 		if b[i] == 0x1b {
@@ -24,7 +33,7 @@ func cleanLine(b []byte, colour bool) []byte {
 			i += n
 			continue
 		}
-		r, n := utf8.DecodeRune(b[i:])
+		r, n := utf8.DecodeRuneInString(b[i:])
 		if printable(r) {
 			out = utf8.AppendRune(out, r)
 		}
@@ -54,7 +63,7 @@ func printable(r rune) bool {
 // sequence measures the escape sequence that b begins with.
 //
 // Source: ECMA-48, sections 5.3 to 5.6.
-func sequence(b []byte) int {
+func sequence(b string) int {
 	if len(b) < 2 {
 		return len(b)
 	}
@@ -92,30 +101,30 @@ func sequence(b []byte) int {
 
 // colours says whether a whole escape sequence does nothing but set colours,
 // weight or underlining. Text that is concealed could lie to a reader.
-func colours(seq []byte) bool {
-	inner, ok := bytes.CutPrefix(seq, []byte("\x1b["))
-	if !ok || !bytes.HasSuffix(inner, []byte("m")) {
+func colours(seq string) bool {
+	inner, ok := strings.CutPrefix(seq, "\x1b[")
+	if !ok || !strings.HasSuffix(inner, "m") {
 		return false
 	}
 	inner = inner[:len(inner)-1]
 	if len(inner) == 0 {
 		return true
 	}
-	parts := bytes.Split(inner, []byte(";"))
+	parts := strings.Split(inner, ";")
 	for i := 0; i < len(parts); i++ {
 		n := 0
 		if len(parts[i]) > 0 {
 			var err error
-			if n, err = strconv.Atoi(string(parts[i])); err != nil {
+			if n, err = strconv.Atoi(parts[i]); err != nil {
 				return false
 			}
 		}
 		switch {
 		case n == 38 || n == 48:
 			// What follows are the numbers of one colour.
-			if i+1 < len(parts) && string(parts[i+1]) == "5" {
+			if i+1 < len(parts) && parts[i+1] == "5" {
 				i += 2
-			} else if i+1 < len(parts) && string(parts[i+1]) == "2" {
+			} else if i+1 < len(parts) && parts[i+1] == "2" {
 				i += 4
 			} else {
 				return false

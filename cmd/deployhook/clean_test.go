@@ -68,7 +68,7 @@ func FuzzCleanLine(f *testing.F) {
 		}
 		for _, part := range strings.Split(colored, "\x1b")[1:] {
 			m := strings.IndexByte(part, 'm')
-			if m < 0 || !colours([]byte("\x1b"+part[:m+1])) {
+			if m < 0 || !colours("\x1b"+part[:m+1]) {
 				t.Errorf("%q keeps the sequence %q", b, part)
 			}
 		}

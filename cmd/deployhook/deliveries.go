@@ -14,12 +14,13 @@ func (a *app) deliveriesCommand() *cobra.Command {
 	var q web.Query
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "deliveries",
-		Short:   "List webhook deliveries, the newest first",
-		Example: "  deployhook deliveries --hook github --limit 10",
-		Args:    args(),
+		Use:               "deliveries",
+		Short:             "List webhook deliveries, the newest first",
+		Example:           "  deployhook deliveries --hook github --limit 10",
+		Args:              args(),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkLimit(c, q); err != nil {
+			if err := checkPage(c, q); err != nil {
 				return err
 			}
 			cl, err := a.client()
@@ -42,12 +43,15 @@ func (a *app) deliveriesCommand() *cobra.Command {
 				rows = append(rows, []string{fmt.Sprint(d.ID), d.Hook, plain(&d.Event), ago(d.Received, time.Now()), numbers(d.Runs), plain(&d.Message)})
 			}
 			table(a.out, func(s string) string { return s }, rows)
-			a.older(q, len(list), list[len(list)-1].ID)
+			if last := list[len(list)-1].ID; len(list) == q.Limit && last > 1 {
+				a.older(last)
+			}
 			return nil
 		},
 	}
 	listFlags(c, &q, &asJSON)
 	c.Flags().StringVar(&q.Hook, "hook", "", "only of this hook")
+	a.completeFromConfig(c, "hook", hookNames)
 	return c
 }
 

@@ -9,10 +9,11 @@ import (
 func (a *app) deliveryCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "delivery DELIVERY",
-		Short:   "Show one webhook delivery",
-		Example: "  deployhook delivery 17",
-		Args:    args("DELIVERY"),
+		Use:               "delivery DELIVERY",
+		Short:             "Show one webhook delivery",
+		Example:           "  deployhook delivery 17",
+		Args:              args("DELIVERY"),
+		ValidArgsFunction: a.completeDeliveries,
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := number(args[0])
 			if err != nil {

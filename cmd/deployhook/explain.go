@@ -15,8 +15,9 @@ func (a *app) explainCommand() *cobra.Command {
 		Short: "Say why a delivery started what it started, or nothing",
 		Long: "Say for each pipeline why the delivery started it or did not, and what became\n" +
 			"of the runs.",
-		Example: "  deployhook explain 17",
-		Args:    args("DELIVERY"),
+		Example:           "  deployhook explain 17",
+		Args:              args("DELIVERY"),
+		ValidArgsFunction: a.completeDeliveries,
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := number(args[0])
 			if err != nil {

@@ -10,11 +10,12 @@ import (
 func (a *app) holdCommand() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
-		Use:     "hold PIPELINE",
-		Short:   "Make a pipeline's runs wait",
-		Long:    "Pushes still become runs, and these wait until deployhook unhold.",
-		Example: "  deployhook hold shop --reason \"moving the database\"",
-		Args:    args("PIPELINE"),
+		Use:               "hold PIPELINE",
+		Short:             "Make a pipeline's runs wait",
+		Long:              "Pushes still become runs, and these wait until deployhook unhold.",
+		Example:           "  deployhook hold shop --reason \"moving the database\"",
+		Args:              args("PIPELINE"),
+		ValidArgsFunction: a.completePipelines,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.holdOf(c.Context(), "hold", args[0], reason)
 		},

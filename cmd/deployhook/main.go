@@ -60,12 +60,16 @@ func run(args []string, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second ctrl-C ends everything at once
-	a := &app{out: out, err: errOut}
+	results := &results{w: out}
+	a := &app{out: results, err: errOut}
 	a.root = a.rootCommand()
 	a.root.SetArgs(args)
-	a.root.SetOut(out)
+	a.root.SetOut(results)
 	a.root.SetErr(errOut)
 	used, err := a.root.ExecuteContextC(ctx)
+	if werr := results.failed(); werr != nil {
+		err = werr
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -126,6 +130,9 @@ func (a *app) rootCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.PersistentFlags().StringVar(&a.config, "config", "", "deploy.yaml (default: $DEPLOYHOOK_CONFIG, ./deploy.yaml, /etc/deployhook/deploy.yaml)")
+	completes(root, "config", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return []cobra.Completion{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+	})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misuse{err} })
 	root.SetUsageTemplate(usage)
 	root.CompletionOptions.DisableDefaultCmd = true

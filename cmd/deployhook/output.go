@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -22,15 +24,46 @@ func (a *app) json(v any) error {
 	return err
 }
 
+// say tells a person something that is no result.
+func (a *app) say(text string) { fmt.Fprintf(a.err, "deployhook: %s\n", plain(&text)) }
+
+// results is standard output. It keeps the first error of a write: a list that
+// a full disk cut short is no success.
+type results struct {
+	w   io.Writer
+	err error
+}
+
+func (r *results) Write(b []byte) (int, error) {
+	n, err := r.w.Write(b)
+	if r.err == nil {
+		r.err = err
+	}
+	return n, err
+}
+
+func (r *results) failed() error {
+	var path *fs.PathError
+	if errors.As(r.err, &path) {
+		return fmt.Errorf("writing the results: %w", path.Err)
+	}
+	return r.err
+}
+
 // terminal says whether what is written to w goes to a person's screen.
 func terminal(w io.Writer) bool {
+	if r, ok := w.(*results); ok {
+		w = r.w
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // colored says whether colour may be used in results.
+//
+// Source: no-color.org; bixense.com/clicolors.
 func (a *app) colored() bool {
-	return terminal(a.out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return terminal(a.out) && os.Getenv("NO_COLOR") == "" && os.Getenv("CLICOLOR") != "0" && os.Getenv("TERM") != "dumb"
 }
 
 var stateColors = map[string]string{
@@ -80,7 +113,14 @@ func took(from, to *time.Time) string {
 	if from == nil || to == nil {
 		return "-"
 	}
-	return to.Sub(*from).Round(100 * time.Millisecond).String()
+	d := max(0, to.Sub(*from)) // a clock may have jumped back
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
 }
 
 // jsonLine prints a value for programs on one line.

@@ -7,18 +7,27 @@ import (
 )
 
 func (a *app) releasesCommand() *cobra.Command {
+	var limit int
+	var before string
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "releases PIPELINE",
-		Short:   "List the releases of a pipeline, the newest first",
-		Example: "  deployhook releases shop",
-		Args:    args("PIPELINE"),
+		Use:   "releases PIPELINE",
+		Short: "List the releases of a pipeline, the newest first",
+		Long: "List the releases of a pipeline, the newest first, as its hosts have them. The\n" +
+			"star stands at the one that current points to; those that are live were live\n" +
+			"and healthy, so rollback --to takes them.",
+		Example:           "  deployhook releases shop",
+		Args:              args("PIPELINE"),
+		ValidArgsFunction: a.completePipelines,
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkLimit(limit); err != nil {
+				return err
+			}
 			cl, err := a.client()
 			if err != nil {
 				return err
 			}
-			list, err := cl.Releases(c.Context(), args[0])
+			list, err := cl.ReleasesBefore(c.Context(), args[0], limit, before)
 			if err != nil {
 				return err
 			}
@@ -38,9 +47,15 @@ func (a *app) releasesCommand() *cobra.Command {
 				rows = append(rows, []string{mark, r.ID, string(r.State), fmt.Sprint(r.Run), r.Host + ":" + r.Path})
 			}
 			table(a.out, a.state, rows)
+			if len(list) >= limit {
+				a.older(list[len(list)-1].ID)
+			}
 			return nil
 		},
 	}
+	c.Flags().IntVar(&limit, "limit", 50, "how many, at most 1000")
+	c.Flags().StringVar(&before, "before", "", "only those below this release in the list")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	completes(c, "before", a.completeReleases)
 	return c
 }

@@ -13,8 +13,9 @@ func (a *app) reloadCommand() *cobra.Command {
 		Long: "The daemon takes the file when it is good, and keeps the old one when it is\n" +
 			"not: then the exit code is 1. Accepted runs go on with the config they were\n" +
 			"accepted under.",
-		Example: "  deployhook reload",
-		Args:    args(),
+		Example:           "  deployhook reload",
+		Args:              args(),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {

@@ -13,8 +13,9 @@ func (a *app) replayCommand() *cobra.Command {
 		Short: "Decide on a stored delivery again, with today's config",
 		Long: "Decide on a stored delivery again and print the runs that it started. They keep\n" +
 			"the place in line of the first ones, unless --force.",
-		Example: "  deployhook replay 17",
-		Args:    args("DELIVERY"),
+		Example:           "  deployhook replay 17",
+		Args:              args("DELIVERY"),
+		ValidArgsFunction: a.completeDeliveries,
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := number(args[0])
 			if err != nil {

@@ -12,8 +12,9 @@ func (a *app) retryCommand() *cobra.Command {
 		Long: "Make a new run of the same commit, with today's config, and print its number.\n" +
 			"It keeps its place in line: an older commit does not replace a newer one\n" +
 			"without --force.",
-		Example: "  deployhook retry 42 --wait",
-		Args:    args("RUN"),
+		Example:           "  deployhook retry 42 --wait",
+		Args:              args("RUN"),
+		ValidArgsFunction: a.completeRuns,
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := number(args[0])
 			if err != nil {

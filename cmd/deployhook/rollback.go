@@ -18,8 +18,9 @@ func (a *app) rollbackCommand() *cobra.Command {
 		Long: "Point current to the release that was live before, or to the one named with\n" +
 			"--to, and restart. The commit rolled back from is then held: it is not deployed\n" +
 			"again until a later push brings another one, or deployhook unhold.",
-		Example: "  deployhook rollback shop --wait",
-		Args:    args("PIPELINE"),
+		Example:           "  deployhook rollback shop --wait",
+		Args:              args("PIPELINE"),
+		ValidArgsFunction: a.completePipelines,
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Pipeline = args[0]
 			cl, err := a.client()
@@ -36,6 +37,8 @@ func (a *app) rollbackCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&r.Job, "job", "", "the release job, where there are several")
 	c.Flags().StringVar(&r.To, "to", "", "the release to go to (deployhook releases lists them)")
+	completes(c, "to", a.completeReleases)
+	a.completeFromConfig(c, "job", releaseJobs)
 	c.Flags().BoolVar(&r.Force, "force", false, "although the pipeline is locked")
 	c.Flags().BoolVar(&wait, "wait", false, "wait for the end of the run")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the run as JSON")

@@ -19,16 +19,21 @@ func number(s string) (int64, error) {
 	return n, nil
 }
 
-// tailLines is how much of a failed step's output run shows.
-const tailLines = 20
+// How much of a failed step's output run shows, and of how many pieces, of
+// which a line may have several, it is put together.
+const (
+	tailLines  = 20
+	tailPieces = 200
+)
 
 func (a *app) runCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "run RUN",
-		Short:   "Show one run: what failed first, then its jobs and steps",
-		Example: "  deployhook run 42",
-		Args:    args("RUN"),
+		Use:               "run RUN",
+		Short:             "Show one run: what failed first, then its jobs and steps",
+		Example:           "  deployhook run 42",
+		Args:              args("RUN"),
+		ValidArgsFunction: a.completeRuns,
 		RunE: func(c *cobra.Command, args []string) error {
 			n, err := number(args[0])
 			if err != nil {
@@ -63,12 +68,18 @@ func (a *app) failure(c *cobra.Command, cl *web.Client, r web.Run) error {
 		return nil
 	}
 	var last []string
-	p := &printer{colour: a.colored(), emit: func(line string) {
-		if last = append(last, line); len(last) > tailLines {
+	p := &printer{colour: a.colored(), emit: func(line []byte) {
+		if last = append(last, string(line)); len(last) > tailLines {
 			last = last[1:]
 		}
 	}}
-	if err := cl.Log(c.Context(), r.ID, job, step, false, p.line); err != nil {
+	_, err := cl.Lines(c.Context(), r.ID, web.LogQuery{Job: job, Step: step, Tail: tailPieces}, func(lines []web.Line) error {
+		for _, l := range lines {
+			p.line(l)
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	p.end()

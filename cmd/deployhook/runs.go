@@ -17,9 +17,16 @@ func listFlags(c *cobra.Command, q *web.Query, asJSON *bool) {
 	c.Flags().BoolVar(asJSON, "json", false, "print JSON")
 }
 
-func checkLimit(c *cobra.Command, q web.Query) error {
-	if q.Limit < 1 || q.Limit > 1000 {
+func checkLimit(n int) error {
+	if n < 1 || n > 1000 {
 		return misuse{errors.New("--limit is a number from 1 to 1000")}
+	}
+	return nil
+}
+
+func checkPage(c *cobra.Command, q web.Query) error {
+	if err := checkLimit(q.Limit); err != nil {
+		return err
 	}
 	if q.Before < 1 && c.Flags().Changed("before") {
 		return misuse{errors.New("--before is a number above 0")}
@@ -28,22 +35,19 @@ func checkLimit(c *cobra.Command, q web.Query) error {
 }
 
 // older says how a list goes on that was cut at its limit.
-func (a *app) older(q web.Query, shown int, last int64) {
-	if shown == q.Limit && last > 1 {
-		fmt.Fprintf(a.err, "older ones: --before %d\n", last)
-	}
-}
+func (a *app) older(last any) { fmt.Fprintf(a.err, "older ones: --before %v\n", last) }
 
 func (a *app) runsCommand() *cobra.Command {
 	var q web.Query
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "runs",
-		Short:   "List runs, the newest first",
-		Example: "  deployhook runs --pipeline shop --state failed",
-		Args:    args(),
+		Use:               "runs",
+		Short:             "List runs, the newest first",
+		Example:           "  deployhook runs --pipeline shop --state failed",
+		Args:              args(),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkLimit(c, q); err != nil {
+			if err := checkPage(c, q); err != nil {
 				return err
 			}
 			cl, err := a.client()
@@ -66,13 +70,17 @@ func (a *app) runsCommand() *cobra.Command {
 				rows = append(rows, []string{fmt.Sprint(r.ID), r.Pipeline, r.State, short(r.Commit), ago(r.Created, time.Now()), summary(r)})
 			}
 			table(a.out, a.state, rows)
-			a.older(q, len(list), list[len(list)-1].ID)
+			if last := list[len(list)-1].ID; len(list) == q.Limit && last > 1 {
+				a.older(last)
+			}
 			return nil
 		},
 	}
 	listFlags(c, &q, &asJSON)
 	c.Flags().StringVar(&q.Pipeline, "pipeline", "", "only of this pipeline")
 	c.Flags().StringVar(&q.State, "state", "", "only in this state")
+	a.completeFromConfig(c, "pipeline", pipelineNames)
+	completes(c, "state", cobra.FixedCompletions(web.States, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 

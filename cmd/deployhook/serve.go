@@ -18,8 +18,9 @@ func (a *app) serveCommand() *cobra.Command {
 		Short: "Run the daemon: take webhooks in and run jobs",
 		Long: "Run the daemon in the foreground, as systemd does. It stops on ctrl-C or\n" +
 			"SIGTERM, once running jobs have ended or server.shutdown_grace is over.",
-		Example: "  deployhook serve --config /etc/deployhook/deploy.yaml",
-		Args:    args(),
+		Example:           "  deployhook serve --config /etc/deployhook/deploy.yaml",
+		Args:              args(),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := daemon.Run(c.Context(), daemon.Options{Config: config.Find(a.config), Flags: c.Flags(), Version: version, Stderr: a.err})
 			var p config.Problems

@@ -48,7 +48,7 @@ func table(w io.Writer, paint func(string) string, rows [][]string) {
 		var b strings.Builder
 		for i, cell := range r {
 			if i == last {
-				b.WriteString(cutTo(cell, max(room, cellLeast)))
+				b.WriteString(cutSentence(cell, max(room, cellLeast)))
 				break
 			}
 			cell = cutTo(cell, widths[i])
@@ -70,6 +70,16 @@ func cutTo(s string, n int) string {
 		}
 	}
 	return s
+}
+
+// cutSentence cuts a text to n columns and keeps its end, where a chain of
+// errors has its cause: job test: step npm ci && n…: exit status 1.
+func cutSentence(s string, n int) string {
+	at := strings.LastIndex(s, ": ")
+	if width(s) <= n || at < 0 || width(s[at:]) > n/2 {
+		return cutTo(s, n)
+	}
+	return cutTo(s[:at], n-width(s[at:])) + s[at:]
 }
 
 func width(s string) (n int) {

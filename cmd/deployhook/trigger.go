@@ -19,8 +19,9 @@ func (a *app) triggerCommand() *cobra.Command {
 		Long: "Start a run of a pipeline and print its number. With --wait the exit code is\n" +
 			"that of the run: 0 when it succeeded, 1 otherwise; ctrl-C ends the waiting, not\n" +
 			"the run.",
-		Example: "  deployhook trigger shop --branch main --wait",
-		Args:    args("PIPELINE"),
+		Example:           "  deployhook trigger shop --branch main --wait",
+		Args:              args("PIPELINE"),
+		ValidArgsFunction: a.completePipelines,
 		RunE: func(c *cobra.Command, args []string) error {
 			t.Pipeline = args[0]
 			if t.Branch != "" && t.SHA != "" {

@@ -15,8 +15,9 @@ func (a *app) unlockCommand() *cobra.Command {
 		Long: "End a pipeline's lock. With HOST:PATH and --abandon, drop the journal of a\n" +
 			"switch that nobody could finish: current stays where it points, and the path is\n" +
 			"free again.",
-		Example: "  deployhook unlock shop\n  deployhook unlock local:/srv/shop --abandon",
-		Args:    args("PIPELINE or HOST:PATH"),
+		Example:           "  deployhook unlock shop\n  deployhook unlock local:/srv/shop --abandon",
+		Args:              args("PIPELINE or HOST:PATH"),
+		ValidArgsFunction: a.completePipelines,
 		RunE: func(c *cobra.Command, args []string) error {
 			host, path, isPath := strings.Cut(args[0], ":")
 			if isPath != abandon || isPath && !strings.HasPrefix(path, "/") {

@@ -10,12 +10,6 @@ import (
 	"deployhook/internal/web"
 )
 
-// Bounds of waiting for a run.
-const (
-	waitEvery = 200 * time.Millisecond // how often it is looked at
-	goneMost  = 2 * time.Minute        // how long the daemon may be away: it may be restarting
-)
-
 // started prints the run that a command made, waits for it when asked to, and
 // fails as the run does.
 func (a *app) started(ctx context.Context, cl *web.Client, run int64, wait, asJSON bool) error {
@@ -49,32 +43,29 @@ func (a *app) started(ctx context.Context, cl *web.Client, run int64, wait, asJS
 // wait waits for the end of a run. Who looks on at a terminal sees how it
 // comes on; an end of the waiting is none of the run.
 func (a *app) wait(ctx context.Context, cl *web.Client, run int64) (web.Run, error) {
-	seen, away := "", false
-	answered := time.Now()
+	seen := ""
+	gone := absence{a: a, run: run}
 	for {
 		r, err := cl.Run(ctx, run)
 		switch {
 		case err == nil:
-			answered, away = time.Now(), false
+			gone.over()
 			if now := standing(r); now != seen && terminal(a.err) {
 				seen = now
-				fmt.Fprintln(a.err, now)
+				a.say(now)
 			}
 			if deploy.State(r.State).Terminal() {
 				return r, nil
 			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(waitEvery):
+			}
 		case ctx.Err() != nil:
-			fmt.Fprintf(a.err, "deployhook: run %d goes on: deployhook logs %d --follow\n", run, run)
+			a.say(fmt.Sprintf("run %d goes on: deployhook logs %d --follow", run, run))
 			return r, ctx.Err()
-		case !errors.As(err, new(*web.Unreachable)) || time.Since(answered) > goneMost:
+		case !web.Away(err) || !gone.wait(ctx) && ctx.Err() == nil:
 			return r, err
-		case !away:
-			away = true
-			fmt.Fprintf(a.err, "deployhook: the daemon does not answer: waiting up to %v for it, since run %d goes on or starts again with it\n", goneMost, run)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(waitEvery):
 		}
 	}
 }

@@ -34,7 +34,7 @@ func TestStepsDoWhatTheirKeysSay(t *testing.T) {
           - { name: may fail, run: exit 3, continue_on_error: true }
           - { name: never, run: exit 1, if: 'branch == "docs"' }
           - { name: below, run: 'test -e x.txt', working_dir: sub }
-          - { name: other shell, run: 'import sys; sys.exit(0)', shell: 'python3 {0}' }
+          - { name: other shell, run: 'BEGIN { exit 0 }', shell: 'awk -f {0}' }
           - { name: in path, run: tool }
           - { name: no stdin, run: 'read -r x || echo no input' }
       deploy: { release: ` + s.path("srv") + `, steps: [ { run: "cp index.txt built.txt" } ] }

@@ -10,9 +10,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -70,7 +72,10 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	d.log = logger(o.Stderr, f.Server)
+	// A reader of the log that goes away, as tee may, must not take the daemon
+	// with it. Caught and not ignored: what it starts would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	d.log = logger(logTo(o.Stderr), f.Server)
 	for _, w := range f.Warnings {
 		d.log.Warn("config", "err", w.String())
 	}
@@ -190,7 +195,7 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 	parts.Go(func() { d.watch(background) })
 	d.hosts.Warm()
 	d.log.Info("ready", "listen", public.Addr().String(), "socket", f.Server.Socket, "pipelines", len(f.Deploy.Pipelines), "version", d.o.Version)
-	d.log.Warn("steps run as the daemon's own user and can read what it can, its secrets included", "user", os.Getenv("USER"))
+	d.log.Warn("steps run as the daemon's own user and can read what it can, its secrets included", "user", userName())
 	d.notify(systemd.SdNotifyReady + "\n" + d.status())
 
 	var err error

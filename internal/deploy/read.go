@@ -19,6 +19,7 @@ type DeliveryFilter struct {
 type LogFilter struct {
 	Job, Step string
 	After     int64 // only chunks with a greater id
+	Tail      int   // only the last chunks, as many as hold so many lines; 0 = all
 }
 
 // LogChunk is a piece of a step's output as it was written down.

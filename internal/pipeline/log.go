@@ -15,6 +15,7 @@ const (
 	logHead  = 16 << 20               // bytes kept of its beginning
 	logTail  = 16 << 20               // bytes kept of its end
 	logChunk = 256 << 10              // bytes gathered before they are written down
+	logLines = 16 << 10               // lines gathered at most: an empty one costs memory too
 	logWait  = 200 * time.Millisecond // the longest that a line waits for others
 	lineMax  = 16 << 10               // bytes of a line; a longer one goes on in the next
 )
@@ -30,7 +31,8 @@ type stepLog struct {
 	mu      sync.Mutex
 	streams [3]stream // by LogLine.Stream
 	lines   []deploy.LogLine
-	size    int // bytes in lines
+	text    []byte // what lines share
+	size    int    // bytes in lines, newlines included
 	timer   *time.Timer
 	err     error // the first that a write gave: no more is tried
 
@@ -43,8 +45,9 @@ type stepLog struct {
 }
 
 type stream struct {
-	redact *redactor
-	rest   []byte // a line without its newline yet
+	redact redactor
+	rest   []byte // a line without its newline yet, or its end
+	open   bool   // the beginning of the line is in lines already
 }
 
 type tailChunk struct{ seq, size int64 }
@@ -52,9 +55,7 @@ type tailChunk struct{ seq, size int64 }
 // newStepLog begins the log of a step; secrets are masked in it.
 func newStepLog(ctx context.Context, store Records, at deploy.StepAt, secrets []string) *stepLog {
 	l := &stepLog{store: store, at: at, ctx: ctx, seq: 1}
-	for i := range l.streams {
-		l.streams[i].redact = newRedactor(secrets)
-	}
+	l.mask(secrets)
 	return l
 }
 
@@ -62,10 +63,9 @@ func newStepLog(ctx context.Context, store Records, at deploy.StepAt, secrets []
 func (l *stepLog) mask(secrets []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	m := newMasks(secrets)
 	for i := range l.streams {
-		held := l.streams[i].redact.held
-		l.streams[i].redact = newRedactor(secrets)
-		l.streams[i].redact.held = held
+		l.streams[i].redact.masks = m
 	}
 }
 
@@ -80,9 +80,14 @@ func (l *stepLog) write(n uint8, chunk []byte) {
 	l.take(n, s, s.redact.write(chunk))
 }
 
-// say adds a line of deployhook's own.
+// say adds a line of deployhook's own, after all that the step has printed:
+// what waits for the rest of its line, or of a secret, gets no more.
 func (l *stepLog) say(format string, args ...any) {
-	l.write(0, []byte(fmt.Sprintf(format, args...)+"\n"))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.settle()
+	s := &l.streams[0]
+	l.take(0, s, s.redact.write([]byte(fmt.Sprintf(format, args...)+"\n")))
 }
 
 func (l *stepLog) take(n uint8, s *stream, text []byte) {
@@ -94,16 +99,16 @@ func (l *stepLog) take(n uint8, s *stream, text []byte) {
 			end = len(text)
 		}
 		if room := lineMax - len(s.rest); end > room {
-			l.add(deploy.LogLine{Time: now, Stream: n, Text: append(s.rest, text[:room]...), Open: true})
-			s.rest, text = nil, text[room:]
+			l.add(now, n, s, text[:room], true)
+			text = text[room:]
 			continue
 		}
-		s.rest = append(s.rest, text[:end]...)
 		if open {
+			s.rest = append(s.rest, text...)
 			break
 		}
-		l.add(deploy.LogLine{Time: now, Stream: n, Text: s.rest})
-		s.rest, text = nil, text[end+1:]
+		l.add(now, n, s, text[:end], false)
+		text = text[end+1:]
 	}
 	l.arm()
 }
@@ -132,17 +137,31 @@ func (l *stepLog) rests() (n int) {
 // openLines shows lines that have no newline yet: a prompt must be seen.
 func (l *stepLog) openLines() {
 	for n := range l.streams {
-		s := &l.streams[n]
-		if len(s.rest) > 0 {
-			l.add(deploy.LogLine{Time: time.Now(), Stream: uint8(n), Text: s.rest, Open: true})
-			s.rest = nil
+		if s := &l.streams[n]; len(s.rest) > 0 {
+			l.add(time.Now(), uint8(n), s, nil, true)
 		}
 	}
 }
 
-func (l *stepLog) add(line deploy.LogLine) {
-	l.lines = append(l.lines, line)
-	if l.size += len(line.Text) + 1; l.size >= logChunk {
+// settle ends the lines that have no newline.
+func (l *stepLog) settle() {
+	for n := range l.streams {
+		s := &l.streams[n]
+		l.take(uint8(n), s, s.redact.flush())
+		if len(s.rest) > 0 || s.open {
+			l.add(time.Now(), uint8(n), s, nil, false)
+		}
+	}
+}
+
+// add gathers a line of s: what waited for its rest, and text.
+func (l *stepLog) add(at time.Time, n uint8, s *stream, text []byte, open bool) {
+	// All lines of a chunk share one piece of memory.
+	from := len(l.text)
+	l.text = append(append(l.text, s.rest...), text...)
+	s.rest, s.open = s.rest[:0], open
+	l.lines = append(l.lines, deploy.LogLine{Time: at, Stream: n, Text: l.text[from:len(l.text):len(l.text)], Open: open})
+	if l.size += len(l.text) - from + 1; l.size >= logChunk || len(l.lines) >= logLines {
 		l.save()
 	}
 }
@@ -150,7 +169,7 @@ func (l *stepLog) add(line deploy.LogLine) {
 // save writes the gathered lines down as one chunk.
 func (l *stepLog) save() {
 	if len(l.lines) == 0 || l.err != nil {
-		l.lines, l.size = nil, 0
+		l.clear()
 		return
 	}
 	l.put(l.seq, l.lines)
@@ -167,8 +186,10 @@ func (l *stepLog) save() {
 		l.put(l.marker, []deploy.LogLine{})
 	}
 	l.seq++
-	l.lines, l.size = nil, 0
+	l.clear()
 }
+
+func (l *stepLog) clear() { l.lines, l.text, l.size = nil, nil, 0 }
 
 func (l *stepLog) put(seq int64, lines []deploy.LogLine) {
 	if l.err == nil {
@@ -197,14 +218,7 @@ func (l *stepLog) close() error {
 	if l.timer != nil {
 		l.timer.Stop()
 	}
-	for n := range l.streams {
-		s := &l.streams[n]
-		l.take(uint8(n), s, s.redact.flush())
-		if len(s.rest) > 0 {
-			l.add(deploy.LogLine{Time: time.Now(), Stream: uint8(n), Text: s.rest})
-			s.rest = nil
-		}
-	}
+	l.settle()
 	l.save()
 	if l.timer != nil {
 		l.timer.Stop()

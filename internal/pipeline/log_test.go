@@ -140,4 +140,69 @@ func TestBinaryAndEndlessLinesAreBounded(t *testing.T) {
 	}
 }
 
+func TestWhatDeployhookSaysComesAfterWhatTheStepPrinted(t *testing.T) {
+	store := &chunks{}
+	l := newStepLog(t.Context(), store, deploy.StepAt{}, []string{"hunter2hunter3"})
+	l.write(1, []byte("one\nwithout newline, then hunter2"))
+	l.write(2, []byte("on stderr"))
+	l.say("deployhook: exit status %d", 3)
+	l.write(1, []byte("second try\n"))
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := store.all(), "one\nwithout newline, then hunter2\non stderr\ndeployhook: exit status 3\nsecond try\n"; got != want {
+		t.Errorf("log is %q, want %q", got, want)
+	}
+}
+
+// A prompt was shown already when deployhook has something to say: its line
+// ends there.
+func TestAPromptEndsWhereDeployhookSpeaks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &chunks{}
+		l := newStepLog(t.Context(), store, deploy.StepAt{}, nil)
+		l.write(1, []byte("Password: "))
+		<-afterFake(2 * logWait)
+		l.say("deployhook: timed out after 1s")
+		if err := l.close(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := store.all(), "Password: \ndeployhook: timed out after 1s\n"; got != want {
+			t.Errorf("log is %q, want %q", got, want)
+		}
+	})
+}
+
+func TestSecretReadAnewForATryIsMasked(t *testing.T) {
+	store := &chunks{}
+	l := newStepLog(t.Context(), store, deploy.StepAt{}, []string{"first-token"})
+	l.write(1, []byte("with first-token\n"))
+	l.mask([]string{"first-token", "second-token"})
+	l.write(1, []byte("with second-token and first-token\n"))
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := store.all(), "with ***\nwith *** and ***\n"; got != want {
+		t.Errorf("log is %q, want %q", got, want)
+	}
+}
+
+func TestManyShortLinesAreWrittenInChunksOfBoundedLines(t *testing.T) {
+	store := &chunks{}
+	l := newStepLog(t.Context(), store, deploy.StepAt{}, nil)
+	l.write(1, bytes.Repeat([]byte("\n"), 100_000))
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	lines := 0
+	for seq, ls := range store.text {
+		if lines += len(ls); len(ls) > logLines {
+			t.Errorf("chunk %d has %d lines, want at most %d", seq, len(ls), logLines)
+		}
+	}
+	if lines != 100_000 {
+		t.Errorf("%d lines came back of 100000", lines)
+	}
+}
+
 func afterFake(d time.Duration) <-chan time.Time { return time.After(d) }

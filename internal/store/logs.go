@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -76,17 +78,25 @@ const logPage = 8
 // Log gives a run's output in the order in which it was written, from after
 // f.After on. It ends with fn's first error.
 func (s *Store) Log(ctx context.Context, run int64, f deploy.LogFilter, fn func(deploy.LogChunk) error) error {
+	if f.Tail > 0 {
+		return s.logTail(ctx, run, f, fn)
+	}
 	after := f.After
 	for {
-		page, err := s.logChunks(ctx, run, f, after)
+		page, err := s.logChunks(ctx, run, f, "AND logs.id > ? ORDER BY logs.id", after)
 		if err != nil {
 			return s.explain(err)
 		}
-		for _, c := range page {
-			if err := fn(c); err != nil {
+		for i := range page {
+			// Decoded one by one: lines take many times the room of the page.
+			if err := page[i].decode(); err != nil {
 				return err
 			}
-			after = c.ID
+			if err := fn(page[i].chunk); err != nil {
+				return err
+			}
+			after = page[i].chunk.ID
+			page[i] = packed{}
 		}
 		if len(page) < logPage {
 			return nil
@@ -94,30 +104,67 @@ func (s *Store) Log(ctx context.Context, run int64, f deploy.LogFilter, fn func(
 	}
 }
 
-func (s *Store) logChunks(ctx context.Context, run int64, f deploy.LogFilter, after int64) ([]deploy.LogChunk, error) {
+// logTail gives the last chunks of a run's output, in their order, which hold
+// f.Tail lines or more.
+func (s *Store) logTail(ctx context.Context, run int64, f deploy.LogFilter, fn func(deploy.LogChunk) error) error {
+	var tail []deploy.LogChunk // the last first
+	lines, before := 0, int64(math.MaxInt64)
+	for more := true; more && lines < f.Tail; {
+		page, err := s.logChunks(ctx, run, f, "AND logs.id > ? AND logs.id < ? ORDER BY logs.id DESC", f.After, before)
+		if err != nil {
+			return s.explain(err)
+		}
+		more = len(page) == logPage
+		for i := 0; i < len(page) && lines < f.Tail; i++ {
+			if err := page[i].decode(); err != nil {
+				return err
+			}
+			tail, before = append(tail, page[i].chunk), page[i].chunk.ID
+			lines += len(page[i].chunk.Lines)
+		}
+	}
+	for _, c := range slices.Backward(tail) {
+		if err := fn(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packed is a chunk as the database has it.
+type packed struct {
+	chunk deploy.LogChunk
+	blob  []byte
+}
+
+func (p *packed) decode() error {
+	raw, err := decompress(p.blob)
+	if err == nil {
+		p.chunk.Lines, err = decodeLines(raw)
+	}
+	if err != nil {
+		return fmt.Errorf("reading log chunk %d of run %d: %w", p.chunk.ID, p.chunk.At.Run, err)
+	}
+	return nil
+}
+
+// logChunks reads a page of chunks. more is SQL, written here and never from
+// outside.
+func (s *Store) logChunks(ctx context.Context, run int64, f deploy.LogFilter, more string, args ...any) ([]packed, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT logs.id, logs.job, logs.attempt, logs.host, logs.idx, coalesce(steps.name, ''), lines
 		FROM logs LEFT JOIN steps USING (run, job, attempt, host, idx)
-		WHERE run = ? AND logs.id > ? AND (? = '' OR logs.job = ?) AND (? = '' OR steps.name = ?)
-		ORDER BY logs.id LIMIT ?`, run, after, f.Job, f.Job, f.Step, f.Step, logPage)
+		WHERE run = ? AND (? = '' OR logs.job = ?) AND (? = '' OR steps.name = ?) `+more+` LIMIT ?`,
+		append(append([]any{run, f.Job, f.Job, f.Step, f.Step}, args...), logPage)...)
 	if err != nil {
 		return nil, err
 	}
-	var page []deploy.LogChunk
+	var page []packed
 	err = scanAll(rows, func(rows *sql.Rows) error {
-		c := deploy.LogChunk{At: deploy.StepAt{Run: run}}
-		var blob []byte
-		if err := rows.Scan(&c.ID, &c.At.Job, &c.At.Attempt, &c.At.Host, &c.At.Index, &c.StepName, &blob); err != nil {
-			return err
-		}
-		raw, err := decompress(blob)
-		if err == nil {
-			c.Lines, err = decodeLines(raw)
-		}
-		if err != nil {
-			return fmt.Errorf("reading log chunk %d of run %d: %w", c.ID, run, err)
-		}
-		page = append(page, c)
-		return nil
+		p := packed{chunk: deploy.LogChunk{At: deploy.StepAt{Run: run}}}
+		c := &p.chunk
+		err := rows.Scan(&c.ID, &c.At.Job, &c.At.Attempt, &c.At.Host, &c.At.Index, &c.StepName, &p.blob)
+		page = append(page, p)
+		return err
 	})
 	return page, err
 }
@@ -146,7 +193,7 @@ func encodeLines(lines []deploy.LogLine) []byte {
 var errLines = errors.New("the chunk is damaged")
 
 func decodeLines(b []byte) ([]deploy.LogLine, error) {
-	var lines []deploy.LogLine
+	lines := make([]deploy.LogLine, 0, len(b)/32)
 	next := func() (uint64, bool) {
 		v, n := binary.Uvarint(b)
 		if n <= 0 {

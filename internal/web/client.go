@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -179,32 +180,63 @@ func (c *Client) Run(ctx context.Context, run int64) (Run, error) {
 
 // Log gives a run's lines to fn, with follow until the run has ended.
 func (c *Client) Log(ctx context.Context, run int64, job, step string, follow bool, fn func(Line) error) error {
-	v := url.Values{"job": {job}, "step": {step}, "follow": {strconv.FormatBool(follow)}}
+	_, err := c.Lines(ctx, run, LogQuery{Job: job, Step: step, Follow: follow}, func(lines []Line) error {
+		for _, l := range lines {
+			if err := fn(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// LogQuery says which lines of a run are wanted.
+type LogQuery struct {
+	Job, Step string
+	Tail      int   // only so many of the last ones; 0 = all
+	After     int64 // only those behind a mark that Lines gave
+	Follow    bool  // until the run has ended
+}
+
+// readMost is how much of a log is read at once, in bytes.
+const readMost = 64 << 10
+
+// Lines gives a run's lines to fn, as many at once as came together, and says
+// after which mark it would go on: also with an error, of which [Away] says
+// whether going on may be of use.
+func (c *Client) Lines(ctx context.Context, run int64, q LogQuery, fn func([]Line) error) (after int64, err error) {
+	v := url.Values{"job": {q.Job}, "step": {q.Step}, "follow": {strconv.FormatBool(q.Follow)}, "after": {strconv.FormatInt(q.After, 10)}}
+	if q.Tail > 0 {
+		v.Set("tail", strconv.Itoa(q.Tail))
+	}
+	after = q.After
 	res, err := c.send(ctx, http.MethodGet, fmt.Sprintf("/api/runs/%d/log?%s", run, v.Encode()), nil)
 	if err != nil {
-		return err
+		return after, err
 	}
 	defer res.Body.Close()
-	d := json.NewDecoder(res.Body)
+	d := json.NewDecoder(bufio.NewReaderSize(res.Body, readMost))
 	for {
-		var l struct {
-			Line
-			logEnd
-		}
-		err := d.Decode(&l)
-		switch {
+		var p logPart
+		switch err = d.Decode(&p); {
 		case errors.Is(err, io.EOF):
-			return nil
+			return after, nil
 		case err != nil && ctx.Err() != nil:
-			return ctx.Err()
+			return after, ctx.Err()
 		case err != nil:
-			return &Unreachable{c.socket, fmt.Sprintf("it may have stopped just now: deployhook run %d shows what became of the run", run), err}
-		case l.Error != "":
-			return &Error{Message: l.Error, Code: codeFailed}
+			return after, &Unreachable{c.socket, fmt.Sprintf("it may have stopped just now: deployhook run %d shows what became of the run", run), err}
+		case p.Error != "":
+			return after, &Error{Message: p.Error, Code: p.Code}
 		}
-		if err := fn(l.Line); err != nil {
-			return err
+		lines, err := p.lines()
+		if err == nil {
+			err = fn(lines)
 		}
+		if err != nil {
+			return after, err
+		}
+		after = p.After
 	}
 }
 
@@ -231,9 +263,22 @@ func (c *Client) Rollback(ctx context.Context, r deploy.RollbackCommand) (deploy
 	return onPipeline[deploy.RollbackReceipt](ctx, c, r.Pipeline, "rollback", r)
 }
 
-// Releases lists a pipeline's releases, the newest first.
+// Releases lists a pipeline's newest releases, the newest first.
 func (c *Client) Releases(ctx context.Context, pipeline string) ([]deploy.Release, error) {
-	return onPipeline[[]deploy.Release](ctx, c, pipeline, "releases", nil)
+	return c.ReleasesBefore(ctx, pipeline, 0, "")
+}
+
+// ReleasesBefore lists so many of a pipeline's releases (0 = 50) that come
+// after the release before in the list, the newest first.
+func (c *Client) ReleasesBefore(ctx context.Context, pipeline string, limit int, before string) ([]deploy.Release, error) {
+	v := url.Values{}
+	if limit > 0 {
+		v.Set("limit", strconv.Itoa(limit))
+	}
+	if before != "" {
+		v.Set("before", before)
+	}
+	return onPipeline[[]deploy.Release](ctx, c, pipeline, "releases?"+v.Encode(), nil)
 }
 
 // Hold carries out hold, unhold, lock or unlock.

@@ -32,8 +32,12 @@ var known = []struct {
 	{errBusy, "busy", http.StatusServiceUnavailable},
 }
 
-// codeFailed is every other error.
-const codeFailed = "failed"
+// codeFailed is every other error; codeStopping ends what a stopping daemon
+// cannot go on with.
+const (
+	codeFailed   = "failed"
+	codeStopping = "stopping"
+)
 
 // errBusy is a bound of the control socket that is reached.
 var errBusy = errors.New("busy")
@@ -89,6 +93,12 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// Away says whether an error is that no daemon is there: it may be back soon.
+func Away(err error) bool {
+	var e *Error
+	return errors.As(err, new(*Unreachable)) || errors.As(err, &e) && e.Code == codeStopping
+}
 
 // Is says whether e is of the kind target.
 func (e *Error) Is(target error) bool {

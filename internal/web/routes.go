@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"deployhook/internal/deploy"
 )
@@ -127,11 +128,36 @@ func (s *server) rollback(r *http.Request) (deploy.RollbackReceipt, error) {
 }
 
 func (s *server) releases(r *http.Request) ([]deploy.Release, error) {
-	list, err := s.Commands.Releases(r.Context(), r.PathValue("name"))
-	if list == nil {
-		list = []deploy.Release{} // JSON's [] and not null
+	q := r.URL.Query()
+	limit, err := limitOf(q)
+	if err != nil {
+		return nil, err
 	}
-	return list, err
+	list, err := s.Commands.Releases(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	if before := q.Get("before"); before != "" {
+		at := slices.IndexFunc(list, func(r deploy.Release) bool { return r.ID == before })
+		if at < 0 {
+			return nil, fmt.Errorf("%w: no release %s of %s", deploy.ErrNotFound, before, r.PathValue("name"))
+		}
+		for at < len(list) && list[at].ID == before {
+			at++
+		}
+		list = list[at:]
+	}
+	return append([]deploy.Release{}, list[:pageEnd(list, limit)]...), nil // JSON's [] and not null
+}
+
+// pageEnd is where a page ends, about limit: one release has a line for each
+// host and its id is the cursor, so that these lines stay together.
+func pageEnd(list []deploy.Release, limit int) int {
+	end := min(limit, len(list))
+	for end > 0 && end < len(list) && list[end].ID == list[end-1].ID {
+		end++
+	}
+	return end
 }
 
 func (s *server) hold(r *http.Request) (done, error) {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/user"
 	"slices"
@@ -98,10 +99,19 @@ func Listen(path string) (net.Listener, error) {
 		}
 		if err != nil {
 			l.Close()
-			return nil, fmt.Errorf("giving the control socket to the group %s: %w", adminGroup, err)
+			return nil, fmt.Errorf("giving the control socket to the group %s: %w: put the daemon's user into it (usermod -aG %s deployhook)", adminGroup, reason(err), adminGroup)
 		}
 	}
 	return l, nil
+}
+
+// reason is what the system said, without the words around it.
+func reason(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
 }
 
 type actorKey struct{}
@@ -198,14 +208,24 @@ func id(r *http.Request) (int64, error) {
 	return n, nil
 }
 
+// limitOf reads how many entries of a list are wanted.
+func limitOf(q url.Values) (int, error) {
+	s := q.Get("limit")
+	if s == "" {
+		return 50, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 1000 {
+		return 0, fmt.Errorf("%w: limit is a number from 1 to 1000", deploy.ErrMisuse)
+	}
+	return n, nil
+}
+
 // page reads limit and before.
 func page(r *http.Request) (limit int, before int64, err error) {
-	limit = 50
 	q := r.URL.Query()
-	if s := q.Get("limit"); s != "" {
-		if limit, err = strconv.Atoi(s); err != nil || limit < 1 || limit > 1000 {
-			return 0, 0, fmt.Errorf("%w: limit is a number from 1 to 1000", deploy.ErrMisuse)
-		}
+	if limit, err = limitOf(q); err != nil {
+		return 0, 0, err
 	}
 	if s := q.Get("before"); s != "" {
 		if before, err = strconv.ParseInt(s, 10, 64); err != nil || before < 1 {
@@ -215,16 +235,16 @@ func page(r *http.Request) (limit int, before int64, err error) {
 	return limit, before, nil
 }
 
-// states are what a list of runs may be narrowed to.
-var states = []string{
+// States are what a list of runs may be narrowed to.
+var States = []string{
 	string(deploy.Queued), string(deploy.Waiting), string(deploy.Running), string(deploy.Succeeded),
 	string(deploy.Failed), string(deploy.Canceled), string(deploy.Skipped), string(deploy.Lost),
 }
 
 // state reads a state; empty means every one.
 func state(s string) (deploy.State, error) {
-	if s != "" && !slices.Contains(states, s) {
-		return "", fmt.Errorf("%w: %q is no state: there are %s%s", deploy.ErrMisuse, s, strings.Join(states, ", "), deploy.DidYouMean(s, states))
+	if s != "" && !slices.Contains(States, s) {
+		return "", fmt.Errorf("%w: %q is no state: there are %s%s", deploy.ErrMisuse, s, strings.Join(States, ", "), deploy.DidYouMean(s, States))
 	}
 	return deploy.State(s), nil
 }

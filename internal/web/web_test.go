@@ -35,6 +35,7 @@ type memory struct {
 	actor      string // of the last command
 	err        error  // what commands give
 	logErr     error  // what a log gives at its end
+	releases   []deploy.Release
 	read       chan struct{}
 }
 
@@ -110,7 +111,7 @@ func (m *memory) Rollback(_ context.Context, c deploy.RollbackCommand) (deploy.R
 
 func (m *memory) Releases(_ context.Context, pipeline string) ([]deploy.Release, error) {
 	m.asked = pipeline
-	return nil, m.err
+	return m.releases, m.err
 }
 
 func (m *memory) held(word, pipeline, actor, reason string) error {
@@ -497,6 +498,131 @@ func TestLogOfAJobOrStepThatIsNotThereIsRefused(t *testing.T) {
 	var got []string
 	if err := c.Log(t.Context(), 7, "test", "two", false, func(l Line) error { got = append(got, l.Text); return nil }); err != nil || len(got) != 1 {
 		t.Errorf("job test step two gives %q, %v, want one line", got, err)
+	}
+}
+
+func TestTailGivesTheLastLinesAndFollowGoesOnBehindThem(t *testing.T) {
+	many := line(2, "test", "two", "b0")
+	for _, text := range []string{"b1", "b2", "b3"} {
+		many.Lines = append(many.Lines, deploy.LogLine{Time: time.Unix(0, 0), Stream: 1, Text: []byte(text)})
+	}
+	m := &memory{runs: map[int64]*deploy.Run{7: someRun()}, chunks: []deploy.LogChunk{line(1, "test", "two", "a"), many, line(3, "deploy", "x", "c"), {ID: 4}}}
+	c, _, _ := serve(t, m)
+	for _, tt := range []struct {
+		q    LogQuery
+		want []string
+	}{
+		{LogQuery{Tail: 1}, []string{"c"}},
+		{LogQuery{Tail: 3}, []string{"b2", "b3", "c"}},
+		{LogQuery{Tail: 5}, []string{"b0", "b1", "b2", "b3", "c"}},
+		{LogQuery{Tail: 1000}, []string{"a", "b0", "b1", "b2", "b3", "c"}},
+		{LogQuery{Tail: 2, Job: "test"}, []string{"b2", "b3"}},
+		{LogQuery{Tail: 2, Follow: true}, []string{"b3", "c"}},
+		{LogQuery{After: 2}, []string{"c"}},
+		{LogQuery{After: 4, Follow: true}, nil},
+	} {
+		var got []string
+		after, err := c.Lines(t.Context(), 7, tt.q, func(lines []Line) error {
+			for _, l := range lines {
+				got = append(got, l.Text)
+			}
+			return nil
+		})
+		if diff := cmp.Diff(tt.want, got); err != nil || diff != "" {
+			t.Errorf("%+v gives %v (-want +got)\n%s", tt.q, err, diff)
+		}
+		if tt.q.Job == "" && tt.q.Tail == 0 && after != 4 {
+			t.Errorf("%+v ends at the mark %d, want 4", tt.q, after)
+		}
+	}
+	for _, q := range []LogQuery{{Tail: TailMost + 1}, {Tail: 1, After: -1}} {
+		if _, err := c.Lines(t.Context(), 7, q, func([]Line) error { return nil }); !errors.Is(err, deploy.ErrMisuse) {
+			t.Errorf("%+v gives %v, want it to be refused", q, err)
+		}
+	}
+}
+
+// What a reader had no mark for comes again from a mark on: nothing is lost to
+// a restart of the daemon and nothing is shown twice.
+func TestLogGoesOnFromAMarkOnAnotherDaemon(t *testing.T) {
+	run := someRun()
+	run.State = deploy.Running
+	m := &memory{runs: map[int64]*deploy.Run{7: run}, chunks: []deploy.LogChunk{line(1, "test", "two", "a"), line(2, "test", "two", "b")}, read: make(chan struct{}, 1)}
+	c, _, first := serve(t, m)
+	var got []string
+	keep := func(lines []Line) error {
+		for _, l := range lines {
+			got = append(got, l.Text)
+		}
+		return nil
+	}
+	type end struct {
+		after int64
+		err   error
+	}
+	done := make(chan end, 1)
+	go func() {
+		after, err := c.Lines(t.Context(), 7, LogQuery{Follow: true}, keep)
+		done <- end{after, err}
+	}()
+	wait(t, m.read, "the first look")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := first.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	e := <-done
+	if !Away(e.err) || e.after != 2 {
+		t.Fatalf("the log ends with %v at the mark %d, want that the daemon is away, at 2", e.err, e.after)
+	}
+	m.mu.Lock()
+	m.chunks = append(m.chunks, line(3, "test", "two", "c"))
+	run.State = deploy.Succeeded
+	m.mu.Unlock()
+	again, _, _ := serve(t, m)
+	if _, err := again.Lines(t.Context(), 7, LogQuery{Follow: true, After: e.after}, keep); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a", "b", "c"}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestReleasesAreBoundedAndHaveACursor(t *testing.T) {
+	m := &memory{}
+	for i := range 60 {
+		m.releases = append(m.releases, deploy.Release{ID: fmt.Sprintf("r%02d", i), Host: "local"})
+		if i == 1 {
+			m.releases = append(m.releases, deploy.Release{ID: "r01", Host: "web-1"})
+		}
+	}
+	c, socket, _ := serve(t, m)
+	for _, tt := range []struct {
+		limit       int
+		before      string
+		n           int
+		first, last string
+	}{
+		{0, "", 50, "r00", "r48"},
+		{1000, "", 61, "r00", "r59"},
+		{2, "", 3, "r00", "r01"}, // both hosts of r01
+		{2, "r01", 2, "r02", "r03"},
+		{5, "r57", 2, "r58", "r59"},
+		{5, "r59", 0, "", ""},
+	} {
+		list, err := c.ReleasesBefore(t.Context(), "shop", tt.limit, tt.before)
+		if err != nil || len(list) != tt.n {
+			t.Fatalf("limit %d before %q gives %d releases, %v, want %d", tt.limit, tt.before, len(list), err, tt.n)
+		}
+		if tt.n > 0 && (list[0].ID != tt.first || list[tt.n-1].ID != tt.last) {
+			t.Errorf("limit %d before %q gives %s to %s, want %s to %s", tt.limit, tt.before, list[0].ID, list[tt.n-1].ID, tt.first, tt.last)
+		}
+	}
+	if _, err := c.ReleasesBefore(t.Context(), "shop", 5, "nope"); !errors.Is(err, deploy.ErrNotFound) {
+		t.Errorf("before a release that is not there gives %v", err)
+	}
+	if got := raw(t, socket, "GET", "/api/pipelines/shop/releases?limit=1001", ""); !strings.HasPrefix(got, "400 ") {
+		t.Errorf("limit 1001 is answered %q, want 400", got)
 	}
 }
 

@@ -129,6 +129,8 @@ CREATE TABLE logs (
     lines   BLOB    NOT NULL
 );
 CREATE UNIQUE INDEX logs_place ON logs (run, job, attempt, host, idx, seq);
+-- A run's log is read in the order of its ids, which the index has beside run.
+CREATE INDEX logs_run ON logs (run);
 
 -- Groups and paths in use. A row is taken with the claim, or the claim is not made.
 CREATE TABLE locks (

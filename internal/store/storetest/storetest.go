@@ -459,6 +459,16 @@ func logs(x *suite) {
 	if !slices.Equal(text, want) {
 		x.Errorf("the log is %q, want %q", text, want)
 	}
+	for n, want := range map[int]string{1: "line 19", 2: "line 19", 3: "line 18 line 19", 17: "line 1 line 2 line 3 left out line 15 line 16 line 17 line 18 line 19"} {
+		var tail []string
+		x.must(x.s.Log(x.ctx(), id, deploy.LogFilter{Tail: n}, func(c deploy.LogChunk) error {
+			tail = append(tail, string(c.Lines[0].Text))
+			return nil
+		}))
+		if got := strings.Join(tail, " "); got != want {
+			x.Errorf("the chunks of the last %d lines are %q, want %q", n, got, want)
+		}
+	}
 	stop := errors.New("stop")
 	if err := x.s.Log(x.ctx(), id, deploy.LogFilter{}, func(deploy.LogChunk) error { return stop }); !errors.Is(err, stop) {
 		x.Errorf("got %v", err)

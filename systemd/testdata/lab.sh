@@ -1,0 +1,155 @@
+#!/bin/bash
+# Runs in a fresh machine with a real systemd, as root: see lab_test.go.
+set -eu -o pipefail
+here=$PWD
+ok() { echo "ok: $*"; }
+fail() {
+	echo "NOT ok: $*"
+	exit 1
+}
+trap 'code=$?; [ $code = 0 ] || { journalctl -u deployhook --no-pager -n 60; cat /etc/deployhook/deploy.yaml; }; exit $code' EXIT
+# until WHAT COMMAND…: waits for a state.
+until_() {
+	local what=$1 i
+	shift
+	for ((i = 0; i < 600; i++)); do
+		if "$@" >/dev/null 2>&1; then return 0; fi
+		sleep 0.1
+	done
+	fail "waited in vain until $what"
+}
+show() { systemctl show -p "$1" --value "${2:-deployhook}"; }
+state() { deployhook run "$1" --json | grep -m1 '"state"' | cut -d'"' -f4; }
+has_state() { [ "$(state "$1")" = "$2" ]; }
+readyz() { [ "$(curl -s http://127.0.0.1:8484/readyz)" = ready ]; }
+restarted() { [ "$(show MainPID)" != "$1" ] && [ "$(show MainPID)" != 0 ] && readyz; }
+journal() { journalctl -u deployhook --no-pager -o cat "$@"; }
+
+# --- docs/first-deploy.md, command by command
+useradd -m alice
+before_check() { cp "$here/deploy.yaml" /etc/deployhook/deploy.yaml; }
+before_token() { merge; }
+# The page shows the token's config alone: here it stands beside the other, which
+# then needs the word that the page asks for.
+merge() {
+	{
+		echo "hooks:"
+		sed -n '/^hooks:/,/^pipelines:/p' "$here/deploy.yaml" "$here/token.yaml" | grep '^  '
+		echo "pipelines:"
+		for f in deploy token; do sed '1,/^pipelines:/d; s/^    repository: .*/&\n    hook: github/' "$here/$f.yaml"; done
+	} >/etc/deployhook/deploy.yaml
+}
+export -f before_check before_token merge
+export here
+(cd home && exec "$here/doc.sh") 2>&1 | tee "$here/doc.log"
+ok "every command of first-deploy.md"
+grep -q '^ready$' "$here/doc.log" || fail "readyz"
+grep -q '^pipeline shop$' "$here/doc.log" || fail "check"
+grep -q 'HTTP/1.1 202' "$here/doc.log" || fail "the token"
+grep -q '"message":"enable-course: run starts for a payload of hook webhook"' "$here/doc.log" || fail "the answer to the token"
+grep -q '^\*  [0-9]\{8\}T[0-9]\{6\}Z-[0-9a-f]\{7\} *live' "$here/doc.log" || fail "the release"
+until_ "the course is enabled" sh -c 'deployhook logs 2 | grep -q "go-101 is enabled"'
+ok "the page's token starts the page's pipeline"
+
+systemd-analyze verify /etc/systemd/system/deployhook.service 2>&1 | grep deployhook.service && fail "systemd-analyze verify has something to say"
+[ "$(show ActiveState shop)" = active ] || fail "sudo in restart did not start the application"
+[ "$(show NoNewPrivileges)" = no ] || fail "NoNewPrivileges"
+ok "sudo systemctl restart works in restart"
+
+# --- who may what
+[ "$(stat -c '%a %U %G' /run/deployhook/control.sock)" = "660 deployhook deployhook-admin" ] || fail "socket: $(stat -c '%a %U %G' /run/deployhook/control.sock)"
+[ "$(stat -c '%a %U' /var/lib/deployhook)" = "750 deployhook" ] || fail "data: $(stat -c '%a %U' /var/lib/deployhook)"
+[ "$(stat -c %a /var/lib/deployhook/deployhook.db)" = 600 ] || fail "database: $(stat -c %a /var/lib/deployhook/deployhook.db)"
+sudo -u alice deployhook runs >/dev/null || fail "alice is in deployhook-admin"
+useradd -m bob
+if sudo -u bob deployhook runs 2>bob.log; then fail "bob is not in deployhook-admin"; fi
+grep -q 'this user may not open it' bob.log && grep -q 'hint: join the group deployhook-admin' bob.log || fail "bob is told: $(cat bob.log)"
+if sudo -u bob cat /var/lib/deployhook/deployhook.db 2>/dev/null; then fail "bob reads the database"; fi
+[ "$(stat -c %a /srv/shop/current/server.js)" = 644 ] || fail "files of a release: $(stat -c %a /srv/shop/current/server.js)"
+ok "the socket is for deployhook-admin, the data for nobody else"
+
+# --- a signed push, as GitHub sends it: the secret is systemd's credential
+commit=$(git --git-dir=/srv/git/shop.git rev-parse main)
+body='{"ref":"refs/heads/docs","before":"1111111111111111111111111111111111111111","after":"'$commit'","repository":{"full_name":"acme/shop","html_url":"https://github.com/acme/shop"},"sender":{"login":"alice"},"head_commit":{"id":"'$commit'","message":"one"},"commits":[]}'
+sign=$(printf %s "$body" | openssl dgst -sha256 -hmac "$(cat /etc/deployhook/github-webhook)" | sed 's/.* //')
+answer=$(curl -s -w ' %{http_code}' -H 'X-GitHub-Event: push' -H "X-GitHub-Delivery: a" -H "X-Hub-Signature-256: sha256=$sign" -H 'Content-Type: application/json' -d "$body" http://127.0.0.1:8484/hooks/github)
+[[ $answer == *"no pipeline wants branch docs: shop wants main"*" 200" ]] || fail "a signed push is answered $answer"
+ok "LoadCredential= gives the secret"
+
+# --- the journal
+journal | grep -q 'msg=ready' || fail "no ready in the journal"
+journal -p warning | grep -q "level=WARN msg=\"steps run as the daemon's own user" || fail "warnings have no priority"
+journal -p warning | grep -q 'level=INFO' && fail "information has the priority of a warning"
+journal | grep -q '^<' && fail "priorities are not read"
+journal | grep -q 'npm ci' && fail "the output of steps is in the journal"
+[[ "$(show StatusText)" == *"pipelines, "*" running" ]] || fail "status: $(show StatusText)"
+ok "the journal has the daemon's log with priorities"
+
+# --- reload
+good=$(cat /etc/deployhook/deploy.yaml)
+printf '%s\n  slow:\n    jobs: { wait: { steps: [ { run: "echo begun; exec sleep 300" } ] } }\n' "$good" >/etc/deployhook/deploy.yaml
+systemctl reload deployhook || fail "reload of a good file"
+echo 'pipelinse: {}' >>/etc/deployhook/deploy.yaml
+if systemctl reload deployhook 2>/dev/null; then fail "reload of a bad file succeeds"; fi
+journal | grep -q 'did you mean "pipelines"' || fail "the journal does not say why the reload failed"
+[ "$(show ActiveState)" = active ] || fail "a bad reload ended the service"
+sed -i '$d' /etc/deployhook/deploy.yaml
+ok "reload takes a good file, and a bad one is its error"
+
+# --- kill -9 in the middle of a run
+run=$(deployhook trigger slow)
+until_ "the step runs" sh -c "deployhook logs $run | grep -q begun"
+pid=$(show MainPID)
+kill -9 "$pid"
+until_ "it is restarted" restarted "$pid"
+until_ "the run is taken up again" sh -c "deployhook run $run | grep -q 'attempt 2'"
+until_ "its step runs" sh -c "deployhook logs $run | grep -q 'attempt 2'"
+[ "$(pgrep -cx sleep -u deployhook)" = 1 ] || fail "steps of the killed daemon live on: $(pgrep -ax sleep -u deployhook)"
+ok "kill -9: restarted by systemd, the run goes on, nothing is left of its first attempt"
+
+# --- the watchdog, with less patience than the unit's
+mkdir -p /etc/systemd/system/deployhook.service.d
+printf '[Service]\nWatchdogSec=6\nTimeoutAbortSec=2\n' >/etc/systemd/system/deployhook.service.d/test.conf
+systemctl daemon-reload
+began=$(date +%s)
+systemctl restart deployhook
+took=$(($(date +%s) - began))
+until_ "it is ready after a restart" readyz
+[ "$took" -le 45 ] || fail "the restart took $took s with a grace of 30 s"
+journal | grep -q 'msg=stopped' || fail "it did not stop by itself"
+ok "a stop with a running job ends within the grace ($took s)"
+pid=$(show MainPID)
+restarts=$(show NRestarts)
+for ((i = 0; i < 90; i++)); do
+	[ "$(show MainPID)" = "$pid" ] || fail "a daemon that is well was restarted"
+	sleep 0.1
+done
+kill -STOP "$pid"
+until_ "the watchdog has it restarted" restarted "$pid"
+[ "$(show NRestarts)" -gt "$restarts" ] || fail "NRestarts"
+journalctl -u deployhook --no-pager | grep -q 'Watchdog timeout' || fail "not by the watchdog"
+ok "the watchdog restarts a daemon that hangs"
+
+# --- the end
+deployhook cancel "$run"
+until_ "the run is canceled" has_state "$run" canceled
+began=$(date +%s%N)
+systemctl stop deployhook
+took=$((($(date +%s%N) - began) / 1000000))
+[ "$took" -lt 5000 ] || fail "an idle daemon took $took ms to stop"
+[ "$(show Result)" = success ] || fail "the stop's result is $(show Result)"
+[ -e /run/deployhook/control.sock ] && fail "the socket is left behind"
+pgrep -u deployhook >/dev/null && fail "left running: $(pgrep -au deployhook)"
+ok "an idle daemon stops in $took ms and leaves nothing behind"
+
+# --- what is missing is said
+mv /etc/deployhook/github-webhook /etc/deployhook/away
+if systemctl start deployhook 2>/dev/null; then fail "it starts without its credential"; fi
+systemctl stop deployhook
+mv /etc/deployhook/away /etc/deployhook/github-webhook
+gpasswd -d deployhook deployhook-admin >/dev/null
+if systemctl start deployhook 2>/dev/null; then fail "it starts without its group"; fi
+systemctl stop deployhook
+journal | grep -q 'giving the control socket to the group deployhook-admin: operation not permitted: put .* (usermod -aG deployhook-admin deployhook)' || fail "the group is not named"
+ok "what is missing at a start is said in the journal"
+echo "all held"
