@@ -1,7 +1,8 @@
 // Command bench measures deployhook next to adnanh/webhook (Debian's package
 // webhook) in one run, and prints a table. adnanh/webhook verifies the same
 // signature and runs /bin/true; it stores nothing. deployhook has everything on
-// disk before it answers.
+// disk before it answers. With the words sizes, accepts, starts or output it
+// measures only these.
 package main
 
 import (
@@ -76,9 +77,15 @@ func run() error {
 	if _, err := exec.LookPath("webhook"); err != nil {
 		return errors.New("adnanh/webhook is missing: apt-get install webhook")
 	}
-	for _, step := range []func() error{b.sizes, b.accepts, b.starts, b.output} {
-		if err := step(); err != nil {
-			return err
+	for _, part := range []struct {
+		name    string
+		measure func() error
+	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}} {
+		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], part.name) {
+			continue
+		}
+		if err := part.measure(); err != nil {
+			return fmt.Errorf("measuring %s: %w", part.name, err)
 		}
 	}
 	fmt.Printf("\n%s, %d cores, %s, %s\n\n", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), runtime.GOARCH)
@@ -139,6 +146,34 @@ func (p *process) end() {
 		_ = p.cmd.Process.Kill()
 		<-done
 	}
+}
+
+// rest waits until a process and its children have nothing more to do:
+// webhook answers before it runs its commands, and what it still has to run
+// would take the processors from whatever is measured next.
+func (p *process) rest() {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
+		before := p.ticks()
+		time.Sleep(500 * time.Millisecond)
+		if p.ticks() == before {
+			return
+		}
+	}
+}
+
+// ticks are the hundredths of a second of processor time that a process and
+// its ended children have used.
+func (p *process) ticks() (sum int) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	for _, field := range f[11:15] { // utime, stime, cutime, cstime
+		n, _ := strconv.Atoi(field)
+		sum += n
+	}
+	return sum
 }
 
 // memory is what a process holds now and held at most, in MB.
@@ -378,10 +413,12 @@ func (b *bench) accepts() error {
 		if err != nil {
 			return fmt.Errorf("deployhook at %d connections: %w", n, err)
 		}
+		d.rest()
 		theirs, err := post(w, n)
 		if err != nil {
 			return fmt.Errorf("adnanh/webhook at %d connections: %w", n, err)
 		}
+		w.rest()
 		bound := ""
 		if n == 64 {
 			bound = "≥ 2×, its p99 ≥ 5 times ours"

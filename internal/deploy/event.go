@@ -41,7 +41,7 @@ type Event struct {
 	Message    string            // of the head commit
 	Paths      []string          // changed paths as the payload lists them
 	PathsCut   bool              // the payload's list is not whole: ask git
-	Payload    any               // the decoded JSON body (maps, slices, string, float64, bool, nil)
+	Payload    func() any        // gives the decoded JSON body (maps, slices, string, float64, bool, nil), decoding it when it is first asked for; nil = null
 	Inputs     map[string]string // of a trigger by hand
 }
 

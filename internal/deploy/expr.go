@@ -142,7 +142,7 @@ func (e *Expr) Eval(s *Scope) (ok bool, why string) {
 }
 
 func (e *Expr) value(s *Scope) (any, error) {
-	v, err := expr.Run(e.program, s.env())
+	v, err := expr.Run(e.program, s.env(e.names["payload"]))
 	var ours *operandError
 	switch {
 	case errors.As(err, &ours):
@@ -158,8 +158,9 @@ func (e *Expr) value(s *Scope) (any, error) {
 // place is where the library says that an error is: line and column.
 var place = regexp.MustCompile(` \(\d+:\d+\)$`)
 
-// env is the scope by the names of the language.
-func (s *Scope) env() map[string]any {
+// env is the scope by the names of the language; the payload is decoded only
+// where it is used.
+func (s *Scope) env(usesPayload bool) map[string]any {
 	ev := s.Event
 	if ev == nil {
 		ev = &Event{}
@@ -179,13 +180,17 @@ func (s *Scope) env() map[string]any {
 	for k, v := range ev.Inputs {
 		inputs[k] = v
 	}
+	var payload any
+	if usesPayload && ev.Payload != nil {
+		payload = ev.Payload()
+	}
 	sha := s.SHA
 	if sha == "" {
 		sha = ev.Commit
 	}
 	return map[string]any{
 		"event": string(ev.Kind), "branch": ev.Branch, "tag": ev.Tag, "sha": sha, "ref": ev.Ref, "before": ev.Before,
-		"actor": ev.Actor, "repo": ev.Repository, "message": ev.Message, "payload": ev.Payload, "inputs": inputs,
+		"actor": ev.Actor, "repo": ev.Repository, "message": ev.Message, "payload": payload, "inputs": inputs,
 		"env": env, "job": s.Job, "needs": needs, "environment": s.Environment,
 		"success":  func() bool { return s.Status == Status{} },
 		"failure":  func() bool { return s.Status.Failed },
@@ -197,7 +202,7 @@ func (s *Scope) env() map[string]any {
 
 // exprEnv has the types of all names: what is an outsider's may be anything.
 func exprEnv() map[string]any {
-	env := (&Scope{}).env()
+	env := (&Scope{}).env(false)
 	for _, n := range exprNames {
 		env[n] = any(nil)
 	}

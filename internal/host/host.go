@@ -86,6 +86,13 @@ func (h *Hosts) Warm() {
 		ctx, cancel := context.WithTimeout(context.Background(), openTime)
 		defer cancel()
 		c, err := h.spawn(ctx)
+		if err == nil {
+			// The first call is the slow one, at both ends.
+			if _, err = c.Facts(ctx); err != nil {
+				c.Close()
+				c = nil
+			}
+		}
 		if err != nil {
 			h.o.Log.Warn("keeping an agent ready", "err", err)
 		}

@@ -29,9 +29,9 @@ const resolvers = 2
 // Queue is where jobs stand.
 type Queue interface {
 	Active(ctx context.Context) (*deploy.Active, error)
+	Claim(ctx context.Context, m deploy.Move, taken func()) error
 	Apply(ctx context.Context, moves ...deploy.Move) error
 	Create(ctx context.Context, r deploy.NewRun, cancel []deploy.Move) (int64, error)
-	Run(ctx context.Context, id int64) (*deploy.Run, error)
 	Wake() <-chan struct{}
 }
 
@@ -51,8 +51,10 @@ type Holds interface {
 	FreeLock(ctx context.Context, lock string) error
 }
 
-// Seen is what was last seen to be live, and all that has not ended.
+// Seen is what can be looked up: a run, what was last seen to be live, and all
+// that has not ended.
 type Seen interface {
+	Run(ctx context.Context, id int64) (*deploy.Run, error)
 	SetLive(ctx context.Context, l deploy.Live) error
 	Live(ctx context.Context, host, path string) (*deploy.Live, error)
 	Unfinished(ctx context.Context) (*deploy.Active, error)
@@ -212,10 +214,16 @@ func (e *Engine) pass(ctx context.Context) error {
 	}
 	e.addAway(ctx, active, now)
 	next := deploy.Schedule(active, e.free(), now)
+	// All at once: they share a transaction.
+	claims := make(chan error, len(next.Claims))
 	for _, c := range next.Claims {
-		if err := e.claim(ctx, c, now); err != nil {
-			return err
-		}
+		go func() { claims <- e.claim(ctx, c, runOf(active, c.Run), now) }()
+	}
+	for range next.Claims {
+		err = errors.Join(err, <-claims)
+	}
+	if err != nil {
+		return err
 	}
 	// What jobs wait for is for people to read: where thousands wait, the
 	// next passes come to the rest.
@@ -237,16 +245,28 @@ func (e *Engine) applyEach(ctx context.Context, moves []deploy.Move) error {
 	return nil
 }
 
+func runOf(a *deploy.Active, id int64) *deploy.Run {
+	for i := range a.Runs {
+		if a.Runs[i].ID == id {
+			return &a.Runs[i]
+		}
+	}
+	return nil
+}
+
 // claim takes a job and its locks in one transaction. Meanwhile the job reads
 // what it is about and opens its agent; it waits for the claim before it does
 // anything that can be seen.
-func (e *Engine) claim(ctx context.Context, c deploy.Claim, now time.Time) error {
+func (e *Engine) claim(ctx context.Context, c deploy.Claim, run *deploy.Run, now time.Time) error {
 	j := e.newJob(c.Run, c.Job, c.Attempt+1)
-	j.over, j.deploys, j.paths = c.Supersedes, c.Deploys, c.Locks
+	j.over, j.deploys, j.paths, j.run = c.Supersedes, c.Deploys, c.Locks, run
 	e.start(ctx, j, (*job).do)
-	err := e.Store.Apply(ctx, deploy.Move{
+	err := e.Store.Claim(ctx, deploy.Move{
 		Run: c.Run, Job: c.Job, Attempt: c.Attempt, From: c.From, To: deploy.Running, Locks: c.Locks, At: now,
-	})
+	}, sync.OnceFunc(func() { close(j.taken) }))
+	if err != nil {
+		j.cancel(err)
+	}
 	j.claimed <- err
 	if errors.Is(err, deploy.ErrStale) || errors.Is(err, deploy.ErrLocked) {
 		return nil // somebody was first: the next pass sees it
@@ -259,7 +279,7 @@ func (e *Engine) claim(ctx context.Context, c deploy.Claim, now time.Time) error
 
 func (e *Engine) newJob(run int64, name string, attempt int) *job {
 	return &job{
-		engine: e, key: jobKey{run, name}, attempt: attempt, claimed: make(chan error, 1), abandon: make(chan string, 1),
+		engine: e, key: jobKey{run, name}, attempt: attempt, taken: make(chan struct{}), claimed: make(chan error, 1), abandon: make(chan string, 1),
 		log: e.Log.With("run", run, "job", name, "attempt", attempt),
 	}
 }

@@ -23,7 +23,8 @@ type job struct {
 	attempt  int
 	deploys  bool
 	over     []deploy.JobRef // deploy jobs that end when this one begins
-	claimed  chan error      // the claim is made, or was not
+	taken    chan struct{}   // closed when the job is this engine's, which may not be on disk yet
+	claimed  chan error      // the claim is on disk, or was not made
 	cancel   context.CancelCauseFunc
 	canceled func() bool
 	log      *slog.Logger
@@ -106,8 +107,10 @@ func (j *job) interrupted(what string) outcome {
 func (j *job) load(ctx context.Context) error {
 	e := j.engine
 	var err error
-	if j.run, err = e.Store.Run(ctx, j.key.run); err != nil {
-		return fmt.Errorf("reading run %d: %w", j.key.run, err)
+	if j.run == nil {
+		if j.run, err = e.Store.Run(ctx, j.key.run); err != nil {
+			return fmt.Errorf("reading run %d: %w", j.key.run, err)
+		}
 	}
 	j.log = j.log.With("pipeline", j.run.Pipeline)
 	if j.run.Commit != "" {
@@ -186,13 +189,42 @@ func (j *job) do(ctx context.Context) outcome {
 	if conn != nil {
 		defer j.close(conn)
 	}
-	if cerr := <-j.claimed; cerr != nil {
-		return outcome{state: deploy.Running} // it is not this engine's job
+	if err == nil && j.repeatable() {
+		select {
+		case <-j.taken:
+			out := j.work(ctx, conn, nil)
+			if !j.isClaimed() {
+				out = outcome{state: deploy.Running}
+			}
+			return out
+		case cerr := <-j.claimed:
+			j.claimed <- cerr
+		}
+	}
+	if !j.isClaimed() {
+		return outcome{state: deploy.Running}
 	}
 	if errors.Is(err, host.ErrProtocol) {
 		j.engine.setAway(j.host(), err)
 		return outcome{state: deploy.Waiting, waiting: err.Error()}
 	}
+	return j.work(ctx, conn, err)
+}
+
+// repeatable says whether the job's steps may run twice. Then they need not
+// wait until the claim is on disk: when that is lost in a crash, the job is
+// queued as before, and to begin it again is what on_crash asks for.
+func (j *job) repeatable() bool { return !j.deploys && j.spec.OnCrash == deploy.CrashRerun }
+
+// isClaimed waits for the claim; without it the job is not this engine's.
+func (j *job) isClaimed() bool {
+	err := <-j.claimed
+	j.claimed <- err
+	return err == nil
+}
+
+// work runs the job, or ends it for an error.
+func (j *job) work(ctx context.Context, conn *host.Conn, err error) outcome {
 	j.log.Info("job started")
 	if err == nil {
 		defer j.sayNotes(context.WithoutCancel(ctx))

@@ -5,7 +5,25 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
+	"sync"
 )
+
+// lazy decodes a payload, which was found to be JSON, when it is first asked
+// for: few pipelines ask, and it costs more than all else that a delivery needs.
+func lazy(payload []byte) func() any {
+	return sync.OnceValue(func() any {
+		var v any
+		err := json.Unmarshal(payload, &v)
+		// That one also fails on a number that is too large for it.
+		if longNumbers(payload) {
+			v, err = decodeExact(payload)
+		}
+		if err != nil {
+			return nil
+		}
+		return v
+	})
+}
 
 // decodeExact reads JSON, which must be valid, without losing a digit of its
 // whole numbers: an int where one holds it, else a float64, and where neither

@@ -57,7 +57,7 @@ func TestNumbersOfAPayloadKeepTheirDigits(t *testing.T) {
 func TestLastOfTwoEqualKeysCounts(t *testing.T) {
 	for _, beside := range []string{"1", "9007199254740993"} {
 		ev, err := receiver.Read("generic", "hook", []byte(`{"type":"a","n":`+beside+`,"type":"b"}`))
-		if err != nil || ev.Payload.(map[string]any)["type"] != "b" {
+		if err != nil || ev.Payload().(map[string]any)["type"] != "b" {
 			t.Errorf("got %+v, %v", ev, err)
 		}
 	}
@@ -74,7 +74,7 @@ func FuzzNumbers(f *testing.F) {
 			t.Errorf("%q is JSON and refused: %v", body, err)
 		}
 		if err == nil && !json.Valid(body) {
-			t.Errorf("%q is no JSON and taken as %v", body, ev.Payload)
+			t.Errorf("%q is no JSON and taken as %v", body, ev.Payload())
 		}
 	})
 }

@@ -53,32 +53,10 @@ func (s *Store) Accept(ctx context.Context, d *deploy.Delivery, runs []deploy.Ne
 		}
 		return t.accept(d, runs, body, &rc)
 	})
-	return rc, err
-}
-
-type knownDelivery struct {
-	id      int64
-	message string
-}
-
-// known finds the delivery that d repeats.
-func (t *tx) known(d *deploy.Delivery) (k knownDelivery, err error) {
-	if d.Key != "" {
-		var hash string
-		found, err := t.row(`SELECT id, body_hash, message FROM deliveries WHERE hook = ? AND key = ? AND key != ''`,
-			[]any{d.Hook, d.Key}, &k.id, &hash, &k.message)
-		if err != nil || found && hash == d.BodyHash {
-			return k, err
-		}
-		if found {
-			return k, deploy.ErrConflict
-		}
+	if err != nil {
+		return deploy.Receipt{}, err // the writer may still be at it
 	}
-	if d.SameBody {
-		_, err = t.row(`SELECT id, message FROM deliveries WHERE hook = ? AND body_hash = ? AND same_body = 1 ORDER BY id DESC LIMIT 1`,
-			[]any{d.Hook, d.BodyHash}, &k.id, &k.message)
-	}
-	return k, err
+	return rc, nil
 }
 
 // accept writes a delivery that is new, or known without runs (rc.Delivery).
@@ -92,6 +70,9 @@ func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *d
 		rc.Delivery, err = t.insert(`INSERT INTO deliveries (hook, key, body_hash, same_body, event, received_ms, message, why, body)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			d.Hook, d.Key, d.BodyHash, d.SameBody, d.Event, ms(d.Received), d.Message, string(why), body)
+		if err == nil {
+			err = t.remember(d, rc.Delivery)
+		}
 	} else {
 		err = t.exec(`UPDATE deliveries SET event = ?, message = ?, why = ?, body = ? WHERE id = ?`, d.Event, d.Message, string(why), body, rc.Delivery)
 	}
@@ -99,20 +80,15 @@ func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *d
 		return err
 	}
 	t.w.order++
-	order, push, follows := t.w.order, int64(0), false
+	order, follows := t.w.order, false
 	if d.Push != nil {
-		if anew && !slices.ContainsFunc(runs, func(r deploy.NewRun) bool { return r.Force }) {
-			_, err = t.row(`SELECT id, ord FROM pushes WHERE delivery = ?`, []any{rc.Delivery}, &push, &order)
-		}
-		if err == nil && push == 0 {
-			push, follows, err = t.push(rc.Delivery, d.Push, order)
-		}
-		if err != nil {
+		again := anew && slices.ContainsFunc(runs, func(r deploy.NewRun) bool { return r.Force })
+		if order, follows, err = t.push(rc.Delivery, d.Push, order, again); err != nil {
 			return err
 		}
 	}
 	for i := range runs {
-		id, err := t.newRun(&runs[i], rc.Delivery, push, order, d.Received)
+		id, err := t.newRun(&runs[i], rc.Delivery, order, d.Received)
 		if err != nil {
 			return err
 		}
@@ -122,7 +98,7 @@ func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *d
 		// One that leads up to another, accepted before it, is out of order.
 		var later int64
 		found, err := t.row(`SELECT id FROM pushes WHERE repository = ? AND ref = ? AND before_sha = ? AND id != ? LIMIT 1`,
-			[]any{d.Push.Repository, d.Push.Ref, d.Push.After, push}, &later)
+			[]any{d.Push.Repository, d.Push.Ref, d.Push.After, rc.Delivery}, &later)
 		if err != nil {
 			return err
 		}
@@ -131,7 +107,7 @@ func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *d
 			if err != nil {
 				return err
 			}
-			follows = follows && last == push
+			follows = follows && last == rc.Delivery
 		}
 	}
 	for i := range runs {
@@ -145,17 +121,26 @@ func (t *tx) accept(d *deploy.Delivery, runs []deploy.NewRun, body []byte, rc *d
 }
 
 // push stores where a ref moved, and says whether it goes on from the lane's
-// newest push.
-func (t *tx) push(delivery int64, p *deploy.RefMove, order int64) (id int64, follows bool, err error) {
+// newest push. A delivery that is planned anew keeps its place, unless again.
+func (t *tx) push(delivery int64, p *deploy.RefMove, order int64, again bool) (place int64, follows bool, err error) {
 	var newest string
 	found, err := t.row(`SELECT after_sha FROM pushes WHERE repository = ? AND ref = ? ORDER BY ord DESC LIMIT 1`,
 		[]any{p.Repository, p.Ref}, &newest)
 	if err != nil {
 		return 0, false, err
 	}
-	id, err = t.insert(`INSERT INTO pushes (delivery, repository, ref, before_sha, after_sha, ord) VALUES (?, ?, ?, ?, ?, ?)`,
+	if again {
+		if err := t.exec(`DELETE FROM pushes WHERE id = ?`, delivery); err != nil {
+			return 0, false, err
+		}
+	}
+	n, err := t.changed(`INSERT OR IGNORE INTO pushes (id, repository, ref, before_sha, after_sha, ord) VALUES (?, ?, ?, ?, ?, ?)`,
 		delivery, p.Repository, p.Ref, p.Before, p.After, order)
-	return id, !found || newest == p.Before, err
+	if err == nil && n == 0 {
+		_, err = t.row(`SELECT ord FROM pushes WHERE id = ?`, []any{delivery}, &order)
+		return order, false, err
+	}
+	return order, !found || newest == p.Before, err
 }
 
 // reorder puts the last pushes of a lane, and the runs that they started, in
@@ -186,7 +171,7 @@ func (t *tx) reorder(p *deploy.RefMove) (last int64, err error) {
 		if err := t.exec(`UPDATE pushes SET ord = ? WHERE id = ?`, slots[place], ids[k]); err != nil {
 			return 0, err
 		}
-		if err := t.exec(`UPDATE runs SET ord = ? WHERE push = ?`, slots[place], ids[k]); err != nil {
+		if err := t.exec(`UPDATE runs SET ord = ? WHERE delivery = ? AND delivery != 0 AND (retry_of = 0 OR keep_order = 1)`, slots[place], ids[k]); err != nil {
 			return 0, err
 		}
 	}
@@ -204,7 +189,7 @@ func (t *tx) supersede(r *deploy.NewRun, id, order int64, at time.Time) error {
 		err := rows.Scan(&run, &push, &ord)
 		old, pushes, oldest = append(old, run), append(pushes, push), min(oldest, ord)
 		return err
-	}, `SELECT id, push, ord FROM runs WHERE pipeline = ? AND ref = ? AND state IN ('queued', 'waiting') AND id != ? AND ord < ? AND event != 'rollback'
+	}, `SELECT id, CASE WHEN retry_of = 0 OR keep_order = 1 THEN delivery ELSE 0 END, ord FROM runs WHERE pipeline = ? AND ref = ? AND state IN ('queued', 'waiting') AND id != ? AND ord < ? AND event != 'rollback'
 			AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.run = runs.id AND attempt > 0)`,
 		r.Pipeline, r.Ref, id, order)
 	if err != nil || len(old) == 0 {
@@ -255,7 +240,7 @@ func (t *tx) leadUp(r *deploy.NewRun, oldest, order int64) (map[int64]bool, erro
 }
 
 // newRun inserts a run and its jobs.
-func (t *tx) newRun(r *deploy.NewRun, delivery, push, order int64, at time.Time) (int64, error) {
+func (t *tx) newRun(r *deploy.NewRun, delivery, order int64, at time.Time) (int64, error) {
 	inputs := "{}"
 	if len(r.Inputs) > 0 {
 		b, err := json.Marshal(r.Inputs)
@@ -268,28 +253,35 @@ func (t *tx) newRun(r *deploy.NewRun, delivery, push, order int64, at time.Time)
 	if err != nil {
 		return 0, err
 	}
-	id, err := t.insert(`INSERT INTO runs (delivery, push, pipeline, config, event, hook, repository, ref, before_sha, commit_sha, actor,
+	id, err := t.insert(`INSERT INTO runs (delivery, pipeline, config, event, hook, repository, ref, before_sha, commit_sha, actor,
 			message, inputs, queue, deferred, forced, force, retry_of, keep_order, target, pops, ord, state, waiting_for, created_ms)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		delivery, push, r.Pipeline, r.Config, r.Event, r.Hook, r.Repository, r.Ref, r.Before, r.Commit, r.Actor,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		delivery, r.Pipeline, r.Config, r.Event, r.Hook, r.Repository, r.Ref, r.Before, r.Commit, r.Actor,
 		r.Message, inputs, r.Queue, r.Deferred, r.Forced, r.Force, r.RetryOf, r.KeepOrder, r.Target, r.Pops, order, state, why, ms(at))
 	if err != nil {
 		return 0, err
 	}
-	for i := range r.Jobs {
-		j := &r.Jobs[i]
+	t.wake = true
+	return id, t.newJobs(id, r.Jobs, state, why)
+}
+
+// newJobs inserts the jobs of a run in one statement; those that are ready
+// begin in a state.
+func (t *tx) newJobs(run int64, jobs []deploy.NewJob, state deploy.State, why string) error {
+	if len(jobs) == 0 {
+		return nil
+	}
+	args := make([]any, 0, 11*len(jobs))
+	for i := range jobs {
+		j := &jobs[i]
 		jobState, jobWhy := deploy.Queued, ""
 		if j.Ready {
 			jobState, jobWhy = state, why
 		}
-		err := t.exec(`INSERT INTO jobs (run, name, position, needs, hosts, deploys, path, grp, ready, state, waiting_for) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			id, j.Name, i, strings.Join(j.Needs, ","), strings.Join(j.Hosts, ","), j.Deploys, j.Path, j.Group, j.Ready, jobState, jobWhy)
-		if err != nil {
-			return 0, err
-		}
+		args = append(args, run, j.Name, i, strings.Join(j.Needs, ","), strings.Join(j.Hosts, ","), j.Deploys, j.Path, j.Group, j.Ready, jobState, jobWhy)
 	}
-	t.wake = true
-	return id, nil
+	return t.exec(`INSERT INTO jobs (run, name, position, needs, hosts, deploys, path, grp, ready, state, waiting_for) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`+
+		strings.Repeat(`, (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, len(jobs)-1), args...)
 }
 
 // heldBy gives the state in which a run begins: waiting, where a hold by hand
@@ -298,12 +290,22 @@ func (t *tx) heldBy(r *deploy.NewRun) (deploy.State, string, error) {
 	if r.Event == deploy.Rollback || !slices.ContainsFunc(r.Jobs, func(j deploy.NewJob) bool { return j.Ready }) {
 		return deploy.Queued, "", nil
 	}
-	h := deploy.Hold{Kind: deploy.HoldAll}
-	found, err := t.row(`SELECT actor, reason FROM holds WHERE pipeline = ? AND kind = 'hold'`, []any{r.Pipeline}, &h.By, &h.Reason)
-	if err != nil || !found {
-		return deploy.Queued, "", err
+	if t.w.held == nil {
+		holds, err := readHolds(t.session)
+		if err != nil {
+			return deploy.Queued, "", err
+		}
+		t.w.held = map[string]string{}
+		for _, h := range holds {
+			if h.Kind == deploy.HoldAll {
+				t.w.held[h.Pipeline] = h.Sentence()
+			}
+		}
 	}
-	return deploy.Waiting, h.Sentence(), nil
+	if why, ok := t.w.held[r.Pipeline]; ok {
+		return deploy.Waiting, why, nil
+	}
+	return deploy.Queued, "", nil
 }
 
 // Create makes a run that no delivery brings: by hand, as a retry, as a
@@ -314,9 +316,9 @@ func (s *Store) Create(ctx context.Context, r deploy.NewRun, cancel []deploy.Mov
 	err := s.write(ctx, func(t *tx) error {
 		t.w.order++
 		order, now := t.w.order, time.Now()
-		var delivery, push, old int64
+		var delivery, old int64
 		if r.RetryOf != 0 {
-			found, err := t.row(`SELECT delivery, push, ord FROM runs WHERE id = ?`, []any{r.RetryOf}, &delivery, &push, &old)
+			found, err := t.row(`SELECT delivery, ord FROM runs WHERE id = ?`, []any{r.RetryOf}, &delivery, &old)
 			if err != nil {
 				return err
 			}
@@ -325,12 +327,10 @@ func (s *Store) Create(ctx context.Context, r deploy.NewRun, cancel []deploy.Mov
 			}
 			if r.KeepOrder {
 				order = old
-			} else {
-				push = 0
 			}
 		}
 		var err error
-		if id, err = t.newRun(&r, delivery, push, order, now); err != nil {
+		if id, err = t.newRun(&r, delivery, order, now); err != nil {
 			return err
 		}
 		for i := range cancel {
@@ -340,7 +340,10 @@ func (s *Store) Create(ctx context.Context, r deploy.NewRun, cancel []deploy.Mov
 		}
 		return nil
 	})
-	return id, err
+	if err != nil {
+		return 0, err // the writer may still be at it
+	}
+	return id, nil
 }
 
 // runsOf lists the runs that a delivery started, retries left out.

@@ -21,24 +21,39 @@ func (s *Store) Apply(ctx context.Context, moves ...deploy.Move) error {
 	if len(moves) == 0 {
 		return nil
 	}
+	return s.write(ctx, func(t *tx) error { return t.moves(moves) })
+}
+
+// Claim is [Store.Apply] for one claim. taken is called as soon as the job is
+// the caller's, before that is on disk; when it cannot be written, Claim
+// returns an error although taken was called.
+func (s *Store) Claim(ctx context.Context, m deploy.Move, taken func()) error {
 	return s.write(ctx, func(t *tx) error {
-		for i := range moves {
-			if err := t.apply(&moves[i]); err != nil {
-				return err
-			}
+		if err := t.moves([]deploy.Move{m}); err != nil {
+			return err
 		}
-		var settled []int64
-		for _, m := range moves {
-			if slices.Contains(settled, m.Run) {
-				continue
-			}
-			settled = append(settled, m.Run)
-			if err := t.settle(m.Run, m.At); err != nil {
-				return err
-			}
-		}
+		taken()
 		return nil
 	})
+}
+
+func (t *tx) moves(moves []deploy.Move) error {
+	for i := range moves {
+		if err := t.apply(&moves[i]); err != nil {
+			return err
+		}
+	}
+	var settled []int64
+	for _, m := range moves {
+		if slices.Contains(settled, m.Run) {
+			continue
+		}
+		settled = append(settled, m.Run)
+		if err := t.settle(m.Run, m.At); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *tx) apply(m *deploy.Move) error {
@@ -185,7 +200,7 @@ func (s *Store) ConfigText(ctx context.Context, digest string) (string, error) {
 // commit the later counts, and what a rollback went to is held no more.
 func (s *Store) AddHold(ctx context.Context, h deploy.Hold) error {
 	return s.write(ctx, func(t *tx) error {
-		t.wake = true
+		t.wake, t.w.held = true, nil
 		if h.Kind == deploy.HoldRollback {
 			if err := t.exec(`DELETE FROM holds WHERE pipeline = ? AND kind = ? AND run != ? AND commit_sha IN (?, ?)`,
 				h.Pipeline, h.Kind, h.Run, h.Commit, h.Target); err != nil {
@@ -212,7 +227,7 @@ func (s *Store) AddHold(ctx context.Context, h deploy.Hold) error {
 // RemoveHold ends a hold; [deploy.ErrNotFound] when there is none.
 func (s *Store) RemoveHold(ctx context.Context, pipeline string, kind deploy.HoldKind) error {
 	return s.write(ctx, func(t *tx) error {
-		t.wake = true
+		t.wake, t.w.held = true, nil
 		return t.mustChange(`DELETE FROM holds WHERE pipeline = ? AND kind = ?`, pipeline, kind)
 	})
 }

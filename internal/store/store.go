@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/pressly/goose/v3"
@@ -40,9 +41,11 @@ type Store struct {
 	read     *sql.DB
 	sessions chan *session // for snapshots
 	daemon   string
-	wake     chan struct{}
-	path     string
-	log      *slog.Logger
+
+	background sync.WaitGroup
+	wake       chan struct{}
+	path       string
+	log        *slog.Logger
 }
 
 // Open opens the database in dir, makes it where it is not there, and brings
@@ -50,6 +53,11 @@ type Store struct {
 // is an error, as are a database of a newer version, a damaged one and one
 // that cannot be written; each is one sentence.
 func Open(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
+	// Timestamps of the database's files say nothing that counts, and need not
+	// be on disk with each transaction: data and sizes are.
+	if _, err := sqlite.Fdatasync(true); err != nil {
+		log.Debug("fdatasync is not used", "err", err)
+	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
 	}
@@ -97,7 +105,7 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 func (s *Store) open(ctx context.Context) error {
-	db, err := sql.Open("sqlite", s.dsn("synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)", "cache_size(-4000)", "temp_store(MEMORY)", "wal_autocheckpoint(8000)")+"&_txlock=immediate")
+	db, err := sql.Open("sqlite", s.dsn("synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)", "cache_size(-4000)", "temp_store(MEMORY)", "wal_autocheckpoint(0)")+"&_txlock=immediate")
 	if err != nil {
 		return err
 	}
@@ -106,7 +114,7 @@ func (s *Store) open(ctx context.Context) error {
 		db.Close()
 		return err
 	}
-	if s.writer, err = newWriter(ctx, db, s.signal); err != nil {
+	if s.writer, err = newWriter(ctx, db, func() { signal(s.wake) }); err != nil {
 		db.Close()
 		return err
 	}
@@ -125,7 +133,11 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.identify(ctx); err != nil {
 		return err
 	}
-	return s.loadOrder(ctx)
+	if err := s.loadOrder(ctx); err != nil {
+		return err
+	}
+	s.background.Go(s.checkpoints)
+	return nil
 }
 
 func (s *Store) dsn(pragmas ...string) string {
@@ -185,9 +197,10 @@ func (s *Store) Daemon() string { return s.daemon }
 // Wake is signaled after a commit that made or moved jobs.
 func (s *Store) Wake() <-chan struct{} { return s.wake }
 
-func (s *Store) signal() {
+// signal fills a channel of one, unless it is full.
+func signal(c chan<- struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -202,6 +215,10 @@ func (s *Store) Check(ctx context.Context) error {
 // Close ends the writer, after what it was given, and frees the directory.
 func (s *Store) Close() error {
 	var err error
+	if s.writer != nil {
+		err = s.writer.close()
+	}
+	s.background.Wait()
 	if s.sessions != nil {
 		for range len(s.sessions) {
 			err = errors.Join(err, (<-s.sessions).close())
@@ -211,7 +228,7 @@ func (s *Store) Close() error {
 		err = errors.Join(err, s.read.Close())
 	}
 	if s.writer != nil {
-		err = errors.Join(err, s.writer.close())
+		err = errors.Join(err, s.writer.db.Close())
 	}
 	return errors.Join(err, s.lock.Close())
 }

@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"time"
+
+	"deployhook/internal/deploy"
 )
 
 // What is kept without being asked: the rest goes by itself, a little at each
@@ -19,7 +22,10 @@ const (
 // nothing waits for it, and says whether there is more to do.
 func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		var total int64
+		total, err := t.trimDeliveries(ms(now.Add(-keepHashes)))
+		if err != nil {
+			return err
+		}
 		for _, q := range []struct {
 			query string
 			args  []any
@@ -29,9 +35,6 @@ func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) 
 			{`DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE run <= (SELECT max(id) FROM runs) - ?
 				AND run NOT IN (SELECT id FROM runs WHERE state IN ('queued', 'waiting', 'running')) LIMIT ?)`,
 				[]any{keepLogs, trimStep}},
-			{`DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE received_ms < ?
-				AND id NOT IN (SELECT delivery FROM runs WHERE state IN ('queued', 'waiting', 'running')) LIMIT ?)`,
-				[]any{ms(now.Add(-keepHashes)), trimStep}},
 		} {
 			n, err := t.changed(q.query, q.args...)
 			if err != nil {
@@ -43,4 +46,29 @@ func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) 
 		return nil
 	})
 	return more, err
+}
+
+// trimDeliveries removes deliveries older than a moment, and what they were
+// known by.
+func (t *tx) trimDeliveries(before int64) (int64, error) {
+	var old []deploy.Delivery
+	err := t.each(func(rows *sql.Rows) error {
+		var d deploy.Delivery
+		err := rows.Scan(&d.ID, &d.Hook, &d.Key, &d.BodyHash, &d.SameBody)
+		old = append(old, d)
+		return err
+	}, `SELECT id, hook, key, body_hash, same_body FROM deliveries WHERE received_ms < ?
+		AND id NOT IN (SELECT delivery FROM runs WHERE state IN ('queued', 'waiting', 'running')) LIMIT ?`, before, trimStep)
+	if err != nil {
+		return 0, err
+	}
+	for i := range old {
+		if err := t.forget(&old[i]); err != nil {
+			return 0, err
+		}
+		if err := t.exec(`DELETE FROM deliveries WHERE id = ?`, old[i].ID); err != nil {
+			return 0, err
+		}
+	}
+	return int64(len(old)), nil
 }

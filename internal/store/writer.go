@@ -6,26 +6,33 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+
+	"modernc.org/sqlite"
 )
 
 // batch is how many writes share a transaction, and so an fsync.
 const batch = 128
 
 // writer is the one goroutine that writes. It gathers what waits into one
-// transaction; each write has a savepoint, so that one that fails does no harm
-// to the others.
+// transaction, so that they share an fsync.
 type writer struct {
 	*session
-	db     *sql.DB
-	queue  chan *write
-	done   chan struct{}
-	notify func()
-	order  int64 // the last accept number; only the writer's goroutine uses it
+	db      *sql.DB
+	queue   chan *write
+	done    chan struct{}
+	notify  func()
+	order   int64             // the last accept number; only the writer's goroutine uses it
+	held    map[string]string // by pipeline: the sentence of its hold by hand; nil = read it again
+	written chan struct{}     // has one when something was committed
+	pages   atomic.Int64      // written to the write-ahead log since the start
+	restart atomic.Bool       // the write-ahead log is nearly all in the database
 
 	mu     sync.RWMutex
 	closed bool
 }
 
+// write is one change. fn may be called twice: see [writer.commit].
 type write struct {
 	fn   func(*tx) error
 	err  error
@@ -46,7 +53,7 @@ func newWriter(ctx context.Context, db *sql.DB, notify func()) (*writer, error) 
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{session: newSession(conn), db: db, queue: make(chan *write, batch), done: make(chan struct{}), notify: notify}
+	w := &writer{session: newSession(conn), db: db, queue: make(chan *write, batch), done: make(chan struct{}), notify: notify, written: make(chan struct{}, 1)}
 	go w.run()
 	return w, nil
 }
@@ -85,7 +92,8 @@ func (w *writer) close() error {
 	close(w.queue)
 	w.mu.Unlock()
 	<-w.done
-	return errors.Join(w.session.close(), w.db.Close())
+	close(w.written)
+	return w.session.close()
 }
 
 func (w *writer) run() {
@@ -113,43 +121,82 @@ func (w *writer) run() {
 		if wake {
 			w.notify()
 		}
+		w.count()
+		signal(w.written)
+		if w.restart.Swap(false) {
+			// The rest of the log is short: with it in the database too, the
+			// next transaction begins the log anew.
+			_ = w.exec(`PRAGMA wal_checkpoint(PASSIVE)`)
+		}
 	}
 }
 
-// commit carries out a batch in one transaction.
+// count adds what the last transaction wrote to pages.
+func (w *writer) count() {
+	_ = w.conn.Raw(func(c any) error {
+		n, _, err := c.(sqlite.DBStatus).Status(sqlite.DBStatusCacheWrite, true)
+		w.pages.Add(int64(n))
+		return err
+	})
+}
+
+// commit carries out a batch in one transaction. When one of its writes
+// fails, none has happened, and all are carried out again, each behind a
+// savepoint: so that one that fails does no harm to the others, and those that
+// do not fail do not pay for it.
 func (w *writer) commit(list []*write) (wake bool) {
-	t := &tx{session: w.session, w: w}
-	fail := func(err error) bool {
+	wake, err := w.transaction(list, false)
+	if err != nil && len(list) > 1 {
+		wake, err = w.transaction(list, true)
+	}
+	if err != nil {
 		for _, wr := range list {
 			if wr.err == nil {
 				wr.err = err
 			}
 		}
-		_ = t.exec(`ROLLBACK`) // may have happened by itself
-		return false
 	}
+	return wake
+}
+
+// transaction carries out writes, or none of them when it returns an error.
+// With savepoints the error of a write is its own affair.
+func (w *writer) transaction(list []*write, savepoints bool) (wake bool, err error) {
+	t := &tx{session: w.session, w: w}
+	defer func() {
+		if err != nil {
+			w.held = nil
+			_ = t.exec(`ROLLBACK`) // may have happened by itself
+		}
+	}()
 	if err := t.exec(`BEGIN IMMEDIATE`); err != nil {
-		return fail(err)
+		return false, err
 	}
 	for _, wr := range list {
+		if !savepoints {
+			if err := wr.fn(t); err != nil {
+				return false, err
+			}
+			continue
+		}
 		if err := t.exec(`SAVEPOINT one`); err != nil {
-			return fail(err)
+			return false, err
 		}
 		before := t.wake
 		if wr.err = wr.fn(t); wr.err != nil {
-			t.wake = before
+			t.wake, w.held = before, nil
 			// A full disk may have ended the whole transaction: then nothing
 			// of this batch is on disk.
 			if err := t.exec(`ROLLBACK TO one`); err != nil {
-				return fail(wr.err)
+				return false, wr.err
 			}
 		}
 		if err := t.exec(`RELEASE one`); err != nil {
-			return fail(err)
+			return false, err
 		}
 	}
 	if err := t.exec(`COMMIT`); err != nil {
-		return fail(fmt.Errorf("writing to disk: %w", err))
+		return false, fmt.Errorf("writing to disk: %w", err)
 	}
-	return t.wake
+	return t.wake, nil
 }

@@ -23,13 +23,20 @@ CREATE TABLE deliveries (
     why         TEXT    NOT NULL,
     body        BLOB
 );
-CREATE UNIQUE INDEX deliveries_key ON deliveries (hook, key) WHERE key != '';
-CREATE INDEX deliveries_body ON deliveries (hook, body_hash) WHERE same_body = 1;
 
--- Every verified push, wanted or not: what lanes are ordered by.
+-- What deliveries are known by: a 64-bit hash of hook and id, and of hook and
+-- body. Both are random, so every accept writes other pages of an index of
+-- them: hashes make it a quarter of what the ids themselves need.
+CREATE TABLE known (
+    hash     INTEGER NOT NULL,
+    delivery INTEGER NOT NULL,
+    PRIMARY KEY (hash, delivery)
+) WITHOUT ROWID;
+
+-- Every verified push, wanted or not: what lanes are ordered by. Its id is
+-- its delivery's.
 CREATE TABLE pushes (
-    id         INTEGER PRIMARY KEY,
-    delivery   INTEGER NOT NULL REFERENCES deliveries (id) ON DELETE CASCADE,
+    id         INTEGER PRIMARY KEY REFERENCES deliveries (id) ON DELETE CASCADE,
     repository TEXT    NOT NULL,
     ref        TEXT    NOT NULL,
     before_sha TEXT    NOT NULL,
@@ -38,12 +45,10 @@ CREATE TABLE pushes (
 );
 CREATE INDEX pushes_lane ON pushes (repository, ref, ord);
 CREATE INDEX pushes_before ON pushes (repository, ref, before_sha);
-CREATE INDEX pushes_delivery ON pushes (delivery);
 
 CREATE TABLE runs (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     delivery    INTEGER NOT NULL,
-    push        INTEGER NOT NULL, -- of pushes, 0 = none
     pipeline    TEXT    NOT NULL,
     config      TEXT    NOT NULL,
     event       TEXT    NOT NULL,
@@ -75,7 +80,6 @@ CREATE TABLE runs (
 CREATE INDEX runs_active ON runs (id) WHERE state IN ('queued', 'waiting', 'running');
 CREATE INDEX runs_lane ON runs (pipeline, ref) WHERE state IN ('queued', 'waiting');
 CREATE INDEX runs_delivery ON runs (delivery) WHERE delivery != 0;
-CREATE INDEX runs_push ON runs (push) WHERE push != 0;
 CREATE INDEX runs_pipeline ON runs (pipeline, id);
 
 CREATE TABLE jobs (
