@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,9 +12,9 @@ import (
 
 // usage is how every help reads: it ends with a real example.
 const usage = `Usage:
-  {{.UseLine}}{{if .HasAvailableSubCommands}}
+  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}{{range $group := .Groups}}
 
-Commands:{{range .Commands}}{{if .IsAvailableCommand}}
+{{.Title}}:{{range $.Commands}}{{if eq .GroupID $group.ID}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
 
 Flags:
@@ -25,6 +26,29 @@ Flags of every command:
 Example:
 {{.Example}}
 `
+
+// groups are the sections in which commands are listed, and their order within.
+var groups = []struct {
+	title string
+	names []string
+}{
+	{"Looking", []string{"runs", "run", "logs", "releases", "deliveries", "delivery", "explain"}},
+	{"Acting", []string{"trigger", "retry", "cancel", "rollback", "replay"}},
+	{"Keeping back", []string{"hold", "unhold", "lock", "unlock"}},
+	{"The daemon and its file", []string{"serve", "check", "reload", "schema", "version", "completion", "help", "agent"}},
+}
+
+// grouped puts the commands into their groups.
+func grouped(root *cobra.Command) {
+	for _, g := range groups {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, c := range root.Commands() {
+			if slices.Contains(g.names, c.Name()) {
+				c.GroupID = g.title
+			}
+		}
+	}
+}
 
 func (a *app) helpCommand() *cobra.Command {
 	return &cobra.Command{

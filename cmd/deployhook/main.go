@@ -136,12 +136,14 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misuse{err} })
 	root.SetUsageTemplate(usage)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(a.helpCommand())
+	help := a.helpCommand()
+	root.SetHelpCommand(help)
 	root.AddCommand(
-		a.serveCommand(), a.agentCommand(), a.checkCommand(), a.reloadCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(),
+		a.serveCommand(), a.agentCommand(), a.checkCommand(), a.reloadCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(), help,
 		a.triggerCommand(), a.runsCommand(), a.runCommand(), a.logsCommand(), a.cancelCommand(), a.retryCommand(),
 		a.releasesCommand(), a.rollbackCommand(), a.holdCommand(), a.unholdCommand(), a.lockCommand(), a.unlockCommand(),
 		a.deliveriesCommand(), a.deliveryCommand(), a.replayCommand(), a.explainCommand(),
 	)
+	grouped(root)
 	return root
 }

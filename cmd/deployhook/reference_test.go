@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"deployhook/internal/deploy"
+	"deployhook/internal/web"
+)
+
+var update = flag.Bool("update", false, "write docs/commands.md anew")
+
+const referenceHead = `# Commands
+
+Made from the program itself: ` + "`make docs`" + ` writes this page, and a test compares it.
+
+- Every command takes ` + "`--config FILE`" + `; without it the file is ` + "`$DEPLOYHOOK_CONFIG`, `./deploy.yaml` or\n  `/etc/deployhook/deploy.yaml`" + `, the first that is there. The daemon's control socket is found by it
+  (` + "`server.socket`" + `), also while the file has errors. Who can open the socket may do everything: the
+  group ` + "`deployhook-admin`" + `, or the daemon's own where there is no such group.
+- Results go to standard output, everything else to standard error: progress, hints, errors.
+- Exit codes: **0** done, **1** failed, **2** misused (a wrong flag, a number that is none), **130**
+  ended by ctrl-C. ` + "`trigger`, `retry` and `rollback` with `--wait`" + ` exit with the run's outcome: 0 when it
+  succeeded, else 1; ctrl-C ends the waiting and not the run.
+- Every command that reads has ` + "`--json`" + `, with the facts of the section [JSON](#json).
+- Lists are the newest first and bounded: ` + "`--limit` (50, at most 1000) and `--before`" + ` with the last number
+  or release of the page before.
+- Colour and progress are for terminals; ` + "`NO_COLOR`, `CLICOLOR=0` and `TERM=dumb`" + ` turn colour off. Tables
+  fit into 80 columns. What outsiders wrote, and what steps printed, is shown without control sequences.
+- Shells complete commands, pipelines, runs with what became of them, releases and jobs:
+  ` + "`deployhook completion bash > /etc/bash_completion.d/deployhook`" + `; zsh and fish likewise.
+
+`
+
+// shapes are the objects of --json.
+var shapes = []struct {
+	title string
+	of    any
+	about map[string]string
+}{
+	{"A run: `run`, `trigger`, `retry`, `rollback`; `runs` is an array of them", web.Run{}, map[string]string{
+		"id": "its number", "pipeline": "", "state": "`queued`, `waiting`, `running`, `succeeded`, `failed`, `canceled`, `skipped` or `lost`",
+		"cause": "why it was canceled or skipped: `superseded by run 43`, `by alice`", "error": "one sentence, of `failed` and `lost`",
+		"event": "`push`, `hook`, `manual` or `rollback`", "ref": "`refs/heads/main`", "commit": "40 hexadecimal digits", "actor": "who pushed or asked",
+		"message": "of the head commit", "retry_of": "the run that it retries", "waiting_for": "a sentence: for what, and who holds it",
+		"config": "digest of the config that it was accepted under", "delivery": "the delivery that started it", "created": "", "started": "", "ended": "", "jobs": "in the order written",
+	}},
+	{"A job of a run", web.Job{}, map[string]string{
+		"name": "", "state": "as of a run", "cause": "", "error": "", "attempt": "from 1; 0 before it began", "waiting_for": "", "hosts": "",
+	}},
+	{"A job on one host", web.Host{}, map[string]string{"name": "`local`", "state": "", "steps": "of the last attempt; `restart` is one"}},
+	{"A step", web.Step{}, map[string]string{
+		"name": "or its command's first line", "state": "", "exit_code": "null also when a signal ended it", "signal": "`SIGKILL`", "error": "", "started": "", "ended": "",
+	}},
+	{"A line: `logs` prints one object a line", web.Line{}, map[string]string{
+		"time": "when it came", "job": "", "attempt": "", "host": "", "step": "", "stream": "`stdout`, `stderr`, or `deployhook` for its own words",
+		"text": "without its newline; bytes that are no UTF-8 are U+FFFD", "open": "absent, or true: the next line of this stream continues it",
+	}},
+	{"A release: `releases` is an array", deploy.Release{}, map[string]string{
+		"id": "its directory below `releases/`", "host": "", "path": "of the release job", "commit": "", "run": "that made it, or made it current last",
+		"state": "`preparing`, `prepared`, `live` or `bad`", "current": "whether `current` points to it",
+	}},
+	{"A delivery: `delivery`; `deliveries` is an array of them without `why`", web.Delivery{}, map[string]string{
+		"id": "the number that `explain` and `replay` take", "hook": "", "delivery": "the sender's id", "event": "", "received": "", "runs": "numbers",
+		"message": "what the sender was answered", "why": "a sentence for each pipeline: `{pipeline, run, why}`",
+	}},
+	{"`replay`", web.Receipt{}, map[string]string{"delivery": "", "runs": "that it started", "message": ""}},
+	{"`check`", checkResult{}, map[string]string{
+		"file": "", "errors": "`{file, line, column, path, message}`; line, column and path may be null", "warnings": "the same", "hooks": "names",
+		"pipelines": "`{name, repository, jobs}`",
+	}},
+	{"`version`", build{}, map[string]string{"version": "", "commit": "of the sources", "changed": "whether they differed from it", "go": "", "system": "`linux/amd64`"}},
+}
+
+func reference(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString(referenceHead)
+	all := commands()[1:]
+	for _, g := range groups {
+		fmt.Fprintf(&b, "## %s\n\n", g.title)
+		for _, name := range g.names {
+			var help bytes.Buffer
+			found := false
+			for _, c := range all {
+				if c.Name() == name {
+					found = true
+					c.SetOut(&help)
+					if err := c.Help(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if !found {
+				t.Errorf("the page has a command %s that is not there", name)
+			}
+			// What every command has stands at the top of the page.
+			text := help.String()
+			if from, to := strings.Index(text, "\nFlags of every command:"), strings.Index(text, "\nExample:"); from >= 0 {
+				text = text[:from] + text[to:]
+			}
+			fmt.Fprintf(&b, "### %s\n\n```\n%s```\n\n", name, text)
+		}
+	}
+	for _, c := range all {
+		if c.GroupID == "" {
+			t.Errorf("the command %s is in no group", c.Name())
+		}
+	}
+	b.WriteString("## JSON\n\nKeys stay; new ones may come. A key whose value is not known is null. Times are RFC 3339 in UTC.\n" +
+		"`explain` prints `{\"delivery\": …, \"runs\": […]}` of the objects below.\n\n")
+	for _, s := range shapes {
+		fmt.Fprintf(&b, "### %s\n\n| key | value | |\n|---|---|---|\n", s.title)
+		typ := reflect.TypeOf(s.of)
+		for i := range typ.NumField() {
+			name, rest, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+			about, ok := s.about[name]
+			if !ok {
+				t.Errorf("%s: nothing is said of %s", s.title, name)
+			}
+			kind := kindOf(typ.Field(i).Type)
+			if strings.Contains(rest, "omitempty") {
+				kind += ", may be absent"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, kind, about)
+		}
+		b.WriteString("\n")
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func kindOf(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeOf(time.Time{}):
+		return "time"
+	case t.Kind() == reflect.Pointer:
+		return kindOf(t.Elem()) + " or null"
+	case t.Kind() == reflect.String:
+		return "text"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	case t.Kind() == reflect.Slice:
+		return "array"
+	}
+	return "number"
+}
+
+func TestReferenceIsThePageOfCommands(t *testing.T) {
+	path := filepath.Join("..", "..", "docs", "commands.md")
+	want := reference(t)
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s is not what the program says: make docs", path)
+	}
+}
