@@ -8,10 +8,13 @@ import (
 
 func (a *app) completionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:       "completion bash|zsh|fish",
-		Short:     "Print a script that completes commands in a shell",
-		Long:      "Print a script that makes a shell complete commands and flags.",
-		Example:   "  deployhook completion bash > /etc/bash_completion.d/deployhook\n  deployhook completion zsh > /usr/local/share/zsh/site-functions/_deployhook",
+		Use:   "completion bash|zsh|fish",
+		Short: "Print a script that completes commands in a shell",
+		Long: "Print a script that makes a shell complete commands, flags, pipelines, runs,\n" +
+			"releases and jobs. bash needs its package bash-completion.",
+		Example: "  deployhook completion bash > /etc/bash_completion.d/deployhook\n" +
+			"  deployhook completion zsh > /usr/local/share/zsh/site-functions/_deployhook\n" +
+			"  deployhook completion fish > /etc/fish/completions/deployhook.fish",
 		Args:      args("SHELL"),
 		ValidArgs: []string{"bash", "zsh", "fish"},
 		RunE: func(_ *cobra.Command, args []string) error {

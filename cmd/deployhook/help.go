@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,6 +57,12 @@ func (a *app) helpCommand() *cobra.Command {
 		Short:   "Show how a command is used",
 		Example: "  deployhook help rollback",
 		Args:    args("[COMMAND]"),
+		ValidArgsFunction: firstWord(func(context.Context) (words []cobra.Completion) {
+			for _, c := range a.root.Commands() {
+				words = append(words, cobra.CompletionWithDesc(c.Name(), c.Short))
+			}
+			return words
+		}),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, rest, err := a.root.Find(args)
 			if err != nil || len(rest) > 0 {

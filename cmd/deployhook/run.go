@@ -54,6 +54,9 @@ func (a *app) runCommand() *cobra.Command {
 				return err
 			}
 			a.show(r)
+			if terminal(a.err) && (r.State == "failed" || r.State == "lost") {
+				a.say(fmt.Sprintf("hint: deployhook logs %d shows all of it, deployhook retry %d makes it anew", n, n))
+			}
 			return nil
 		},
 	}
