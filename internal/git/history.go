@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -41,6 +42,9 @@ func (m *Mirror) Commit(ctx context.Context, sha string) (Commit, error) {
 // IsAncestor says whether one commit is another's ancestor, or the same, as
 // git merge-base --is-ancestor. [ErrHistory]: it cannot be told from what is here.
 func (m *Mirror) IsAncestor(ctx context.Context, ancestor, descendant string) (is bool, err error) {
+	if _, err := os.Stat(m.dir); err != nil {
+		return false, fmt.Errorf("%w: nothing of %s is here", ErrHistory, m.remote.Repository)
+	}
 	err = m.reading(ctx, descendant, func(o *objects) error {
 		is, err = o.isAncestor(ctx, plumbing.NewHash(ancestor), plumbing.NewHash(descendant))
 		return err
