@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/go-git/go-billy/v5/osfs"
-	gogit "github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
@@ -89,11 +88,17 @@ func (m *Mirror) openOrMake() (*objects, error) {
 	if err := os.RemoveAll(m.dir); err != nil { // half of one, left by a crash
 		return nil, fmt.Errorf("removing half a mirror: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Join(m.dir, "objects", "pack"), 0o750); err != nil {
-		return nil, fmt.Errorf("making the mirror: %w", err)
+	for _, dir := range []string{"objects/pack", "refs"} {
+		if err := os.MkdirAll(filepath.Join(m.dir, dir), 0o750); err != nil {
+			return nil, fmt.Errorf("making the mirror: %w", err)
+		}
 	}
-	if _, err := gogit.Init(storage(m.dir), nil); err != nil {
-		return nil, fmt.Errorf("making the mirror: %w", err)
+	// What git, too, takes for a bare repository. HEAD comes last: without it
+	// there is none.
+	for _, f := range [][2]string{{"config", "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"}, {"HEAD", "ref: refs/heads/main\n"}} {
+		if err := writeFile(filepath.Join(m.dir, f[0]), f[1]); err != nil {
+			return nil, fmt.Errorf("making the mirror: %w", err)
+		}
 	}
 	return m.open()
 }

@@ -193,6 +193,25 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
+func TestUserAndTokenAreSent(t *testing.T) {
+	var user, pass string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, pass, _ = r.BasicAuth()
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer s.Close()
+	for _, tt := range []struct{ name, token, user, pass string }{
+		{"", "a-token", "x-access-token", "a-token"}, {"oauth2", "a:b@c/d", "oauth2", "a:b@c/d"}, {"", "", "", ""}, {"alone", "", "", ""},
+	} {
+		m := mirrors(t).Mirror(git.Remote{Repository: "example.com/r", URL: s.URL + "/r", Username: tt.name, Token: tt.token})
+		_, err := m.Resolve(t.Context(), "main")
+		assertError(t, err, "fetching example.com/r: the server refuses this login (403): the token may not read the repository", "a:b@c")
+		if user != tt.user || pass != tt.pass {
+			t.Errorf("%+v: the server got %q, %q", tt, user, pass)
+		}
+	}
+}
+
 // certificate makes one for the names, signed by itself.
 func certificate(t *testing.T, end time.Time, names ...string) tls.Certificate {
 	t.Helper()
