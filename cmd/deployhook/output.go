@@ -123,15 +123,6 @@ func took(from, to *time.Time) string {
 	return d.Round(time.Second).String()
 }
 
-// jsonLine prints a value for programs on one line.
-func (a *app) jsonLine(v any) error {
-	b, err := encode(v, "")
-	if err == nil {
-		_, err = a.out.Write(b)
-	}
-	return err
-}
-
 // encode makes JSON that moves no cursor where it is printed: encoding/json
 // leaves control characters above 0x7e as they are. Such runes stand only
 // within strings.

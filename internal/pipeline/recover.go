@@ -197,7 +197,7 @@ func (j *job) afterSweep(ctx context.Context, conn *host.Conn, cause error) outc
 		// It would end so the next time too.
 		return failed(cause)
 	}
-	if j.run.Target != "" {
+	if j.run.Target != "" && errors.Is(cause, host.ErrGone) {
 		// A rollback is not begun a second time by itself: what it was to
 		// undo may have been repaired by hand meanwhile.
 		return failed(fmt.Errorf("%w before the switch", cause))

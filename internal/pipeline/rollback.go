@@ -110,19 +110,6 @@ func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy
 	return deploy.RollbackReceipt{Run: id, From: releaseOf(found.Current), Target: target}, nil
 }
 
-// ambiguous says what a rollback without a target could mean while a deploy is
-// past its switch.
-func (j *job) ambiguous(found *deploy.Found) error {
-	candidates := "--to " + j.previous
-	if j.previous == "" {
-		candidates = "nothing: it is the first release"
-	} else if below := deploy.RollbackTarget(&deploy.Found{Current: "releases/" + j.previous, Lines: found.Lines}); below != "" {
-		candidates += " (what was live before it) or --to " + below + " (the one before that)"
-	}
-	return fmt.Errorf("%w: run %d is switching from %s now; say where to go back to: deployhook rollback %s %s",
-		deploy.ErrRefused, j.run.ID, first(j.previous, "nothing"), j.run.Pipeline, candidates)
-}
-
 // rollbackTarget is the release to go to: the one below the top of the stack,
 // or the one asked for.
 func rollbackTarget(found *deploy.Found, pipeline, to string) (target string, pops bool, err error) {

@@ -123,10 +123,7 @@ func (c *commandSecrets) resolve(ctx context.Context, s deploy.Secret, run func(
 
 // checkToken compares the one token of a request in constant time.
 func checkToken(r *http.Request, want string) error {
-	var got [][]string // for each token what it may mean
-	for _, value := range queryTokens(r.URL.RawQuery) {
-		got = append(got, value)
-	}
+	got := queryTokens(r.URL.RawQuery) // for each token what it may mean
 	for _, h := range r.Header.Values("Authorization") {
 		if kind, value, ok := strings.Cut(h, " "); ok && strings.EqualFold(kind, "Bearer") {
 			got = append(got, []string{strings.TrimSpace(value)})
