@@ -863,23 +863,6 @@ func TestCancelAfterTheSwitchPutsTheOldReleaseBack(t *testing.T) {
 	s.want(s.push("three"), "succeeded")
 }
 
-func TestStopDuringASwitchLeavesItSettled(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.start(s.waitingRestart())
-	s.want(s.push("one"), "succeeded")
-	id := s.switching("wait two")
-	s.stop() // longer than the grace
-	if got := s.live(); got != "one" {
-		t.Errorf("%q is live after the stop", got)
-	}
-	s.start(s.waitingRestart())
-	if r := s.ended(id); r.State != "failed" || !strings.Contains(why(r), "is current again") {
-		t.Errorf("the run is %s: %s", r.State, why(r))
-	}
-	s.want(s.push("three"), "succeeded")
-}
-
 func TestSecondDaemonOnAPathWaitsAndNamesTheFirst(t *testing.T) {
 	t.Parallel()
 	s, other := newSite(t), newSite(t)
