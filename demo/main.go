@@ -385,6 +385,9 @@ func (d *demo) follow(ctx context.Context, run string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := d.deployhook(ctx, "logs", run, "--follow"); err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("run %s did not end within %v", run, patience)
+		}
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, d.binary, "run", run, "--json", "--config", d.config())
