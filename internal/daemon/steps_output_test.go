@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,12 @@ func TestStepsIgnoreNoSignal(t *testing.T) {
 	id := s.push("one")
 	s.want(id, "succeeded")
 	text := s.logOf(id)
-	if !strings.Contains(text, "SigIgn:\t0000000000000000\n") || strings.Contains(text, "roken pipe") {
+	_, mask, _ := strings.Cut(text, "SigIgn:\t")
+	mask, _, _ = strings.Cut(mask, "\n")
+	ignored, err := strconv.ParseUint(mask, 16, 64)
+	// 32 and 33 are the C library's own: GNU make leaves them ignored in all
+	// that it starts, and no program can set them.
+	if err != nil || ignored&^(1<<31|1<<32) != 0 || strings.Contains(text, "roken pipe") {
 		t.Errorf("a step ignores signals:\n%s", text)
 	}
 }

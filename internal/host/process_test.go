@@ -21,11 +21,15 @@ import (
 	"deployhook/internal/host"
 )
 
+// libcSignals are 32 and 33, which the C library keeps for itself and no
+// program can set: GNU make leaves them ignored in all that it starts.
+const libcSignals = 1<<31 | 1<<32
+
 func TestStepHasNoSignalIgnoredOrBlocked(t *testing.T) {
 	_, o := run(t, open(t), host.Step{Command: `grep -E '^Sig(Ign|Blk):' /proc/self/status`})
 	for line := range strings.Lines(o.stdout()) {
 		f := strings.Fields(line)
-		if n, err := strconv.ParseUint(f[1], 16, 64); err != nil || n != 0 {
+		if n, err := strconv.ParseUint(f[1], 16, 64); err != nil || n&^libcSignals != 0 {
 			t.Errorf("a step begins with %s", line)
 		}
 	}
