@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
@@ -68,7 +69,7 @@ func sentence(err error) string {
 	)
 	switch {
 	case errors.Is(err, errStall):
-		return fmt.Sprintf("the server stopped sending: nothing came for %v", stallTime)
+		return fmt.Sprintf("the server stopped sending: nothing came for %v", time.Duration(stallTime.Load()))
 	case errors.As(err, &dns):
 		return fmt.Sprintf("the host name %q cannot be resolved", cut(dns.Name))
 	case errors.Is(err, syscall.ENOSPC):

@@ -13,9 +13,8 @@ import (
 
 // SetStallTime changes for one test how long a server may send nothing.
 func SetStallTime(t *testing.T, d time.Duration) {
-	old := stallTime
-	stallTime = d
-	t.Cleanup(func() { stallTime = old })
+	old := stallTime.Swap(int64(d))
+	t.Cleanup(func() { stallTime.Store(old) })
 }
 
 // SetFilesMost changes for one test how many files a commit may have.

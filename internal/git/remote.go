@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -24,7 +25,15 @@ const (
 
 // stallTime is how long a server may send nothing at all. Git's own sends a
 // sign of life every 5 s while it prepares a pack.
-var stallTime = time.Minute
+var stallTime = atomicDuration(time.Minute)
+
+// atomicDuration is a duration that a test may change while a connection of
+// the one before it is still being read.
+func atomicDuration(d time.Duration) *atomic.Int64 {
+	var v atomic.Int64
+	v.Store(int64(d))
+	return &v
+}
 
 // connector is one remote, with the keys it is reached with.
 type connector interface {
@@ -150,7 +159,7 @@ type patient struct{ net.Conn }
 var errStall = errors.New("the server stopped sending")
 
 func (p *patient) Read(b []byte) (int, error) {
-	if err := p.SetReadDeadline(time.Now().Add(stallTime)); err != nil {
+	if err := p.SetReadDeadline(time.Now().Add(time.Duration(stallTime.Load()))); err != nil {
 		return 0, err
 	}
 	n, err := p.Conn.Read(b)
@@ -158,7 +167,7 @@ func (p *patient) Read(b []byte) (int, error) {
 }
 
 func (p *patient) Write(b []byte) (int, error) {
-	if err := p.SetWriteDeadline(time.Now().Add(stallTime)); err != nil {
+	if err := p.SetWriteDeadline(time.Now().Add(time.Duration(stallTime.Load()))); err != nil {
 		return 0, err
 	}
 	n, err := p.Conn.Write(b)
