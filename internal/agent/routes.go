@@ -1,12 +1,10 @@
 package agent
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,7 +13,6 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
-	"syscall"
 
 	"deployhook/internal/agent/wire"
 	"deployhook/internal/deploy"
@@ -59,6 +56,7 @@ func (a *Agent) routes() http.Handler {
 		})
 		return wire.Dir{Dir: p.Dir()}, err
 	}))
+	m.HandleFunc("POST "+wire.RouteReuse, a.reuse)
 	m.HandleFunc("POST "+wire.RouteActivate, onPath(a, func(p *release.Path, q wire.Activate) (wire.Empty, error) {
 		return wire.Empty{}, p.Activate(q.To, q.Pops)
 	}))
@@ -236,82 +234,5 @@ func (a *Agent) keepFile(name string, content io.Reader) error {
 	a.mu.Lock()
 	a.files[name] = path
 	a.mu.Unlock()
-	return nil
-}
-
-// putTree writes a tree into the workspace or the release that is being made.
-func (a *Agent) putTree(w http.ResponseWriter, r *http.Request) {
-	a.mu.Lock()
-	dir := a.workspace
-	if a.path != nil {
-		dir = a.path.Dir()
-	}
-	a.mu.Unlock()
-	if dir == "" {
-		writeError(w, errors.New("no directory is open"))
-		return
-	}
-	if err := writeTree(dir, bufio.NewReaderSize(r.Body, 256<<10)); err != nil {
-		if errors.Is(err, syscall.ENOSPC) {
-			err = fmt.Errorf("no space left in %s", dir)
-		}
-		writeError(w, err)
-		return
-	}
-	_ = json.NewEncoder(w).Encode(wire.Empty{})
-}
-
-// writeTree writes files below dir and nowhere else: what the tree's own links
-// point to is never followed out of it.
-func writeTree(dir string, r *bufio.Reader) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	made := map[string]bool{".": true}
-	return wire.ReadTree(r, func(f deploy.TreeFile, content io.Reader) error {
-		if err := validPath(f.Path); err != nil {
-			return err
-		}
-		if parent := filepath.Dir(f.Path); !made[parent] {
-			if err := root.MkdirAll(parent, 0o755); err != nil {
-				return fmt.Errorf("making %s: %w", parent, err)
-			}
-			made[parent] = true
-		}
-		if f.Mode == deploy.TreeSymlink {
-			target, err := io.ReadAll(io.LimitReader(content, wire.NameMost))
-			if err != nil {
-				return err
-			}
-			return root.Symlink(string(target), f.Path)
-		}
-		mode := fs.FileMode(0o644)
-		if f.Mode == deploy.TreeExecutable {
-			mode = 0o755
-		}
-		file, err := root.OpenFile(f.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-		if err != nil {
-			return fmt.Errorf("writing %q: %w", f.Path, err)
-		}
-		_, err = io.Copy(file, content)
-		if err = errors.Join(err, file.Close()); err != nil {
-			return fmt.Errorf("writing %q: %w", f.Path, err)
-		}
-		return nil
-	})
-}
-
-// validPath refuses what may not stand in a tree, whoever sent it.
-func validPath(p string) error {
-	if strings.IndexByte(p, 0) >= 0 || filepath.IsAbs(p) {
-		return fmt.Errorf("the tree has the path %q", p)
-	}
-	for part := range strings.SplitSeq(p, "/") {
-		if part == "" || part == "." || part == ".." || strings.EqualFold(part, ".git") {
-			return fmt.Errorf("the tree has the path %q", p)
-		}
-	}
 	return nil
 }

@@ -941,3 +941,32 @@ func TestOutputOfEveryKindIsKept(t *testing.T) {
 		t.Errorf("agent and daemon took %v kB, want 30,000 and 60,000 at most", sizes)
 	}
 }
+
+func TestReleaseIsItsCommitWhateverWasDoneToTheOneBefore(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for name, text := range map[string]string{"stepped.txt": "stepped\n", "live.txt": "live\n", "gone.txt": "gone\n"} {
+		if err := os.WriteFile(filepath.Join(s.repo(), name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.start(s.config(`
+      deploy:
+        release: ` + s.path("srv") + `
+        steps: [ { run: 'cat stepped.txt live.txt; echo by a step >> stepped.txt' } ]
+`))
+	s.want(s.push("one"), "succeeded")
+	current := s.path("srv/current")
+	if err := os.WriteFile(filepath.Join(current, "live.txt"), []byte("by the application\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(current, "gone.txt")); err != nil {
+		t.Fatal(err)
+	}
+	s.want(s.push("two"), "succeeded")
+	for name, want := range map[string]string{"stepped.txt": "stepped\nby a step\n", "live.txt": "live\n", "gone.txt": "gone\n", "index.txt": "two\n"} {
+		if b, err := os.ReadFile(filepath.Join(current, name)); string(b) != want || err != nil {
+			t.Errorf("%s is %q, %v; want %q", name, b, err, want)
+		}
+	}
+}

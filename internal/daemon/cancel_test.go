@@ -84,6 +84,59 @@ func TestStepThatIgnoresSIGTERMIsKilled(t *testing.T) {
 	}
 }
 
+func TestCancelHoldsThroughAKill(t *testing.T) {
+	deaf := `if grep -q slow index.txt; then trap "" TERM; touch `
+	for where, config := range map[string]func(s *site) string{
+		"test": func(s *site) string {
+			return `
+      test: { steps: [ { run: '` + deaf + s.path("runs") + `; while true; do sleep 0.1; done; fi' } ] }
+      deploy: { release: ` + s.path("srv") + `, steps: [ { run: "cp index.txt built.txt" } ] }
+`
+		},
+		"deploy": func(s *site) string {
+			return `
+      deploy: { release: ` + s.path("srv") + `, steps: [ { run: 'cp index.txt built.txt; ` + deaf + s.path("runs") + `; while true; do sleep 0.1; done; fi' } ] }
+`
+		},
+		"restart": func(s *site) string {
+			return `
+      deploy:
+        release: ` + s.path("srv") + `
+        steps: [ { run: "cp index.txt built.txt" } ]
+        restart: 'cd ` + s.path("srv/current") + `; ` + deaf + s.path("runs") + `; while true; do sleep 0.1; done; fi'
+`
+		},
+	} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			text := s.config(config(s))
+			s.start(text)
+			s.want(s.push("one"), "succeeded")
+			id := s.push("slow")
+			s.until("the step runs", func() bool { return s.exists("runs") })
+			s.cancel(id)
+			name := "deploy"
+			if where == "test" {
+				name = where
+			}
+			job := s.job(id, name)
+			if job.State != "running" || job.Cause == nil || !strings.HasPrefix(*job.Cause, "being canceled by ") {
+				t.Errorf("after the cancel the job is %+v", job)
+			}
+			s.kill()
+			s.start(text)
+			r := s.want(id, "canceled")
+			if !strings.HasPrefix(why(r), "by ") {
+				t.Errorf("the cause is %q", why(r))
+			}
+			s.wantLive("one")
+			s.want(s.push("two"), "succeeded")
+			s.wantLive("two")
+		})
+	}
+}
+
 func TestCancelDuringTheSwitchActsByUndoing(t *testing.T) {
 	for _, when := range []string{"the restart", "the first release's restart"} {
 		t.Run(when, func(t *testing.T) {

@@ -367,6 +367,43 @@ func TestShortHistoryStillTellsWhichCommitIsOlder(t *testing.T) {
 	s.wantLive("last")
 }
 
+func TestWhereACommitIsLostTheOrderOfTheDeliveriesDecidesAndTheLogSaysSo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	config := s.gated("")
+	s.start(config)
+	s.pass("base")
+	s.want(s.push("base"), "succeeded")
+	base := s.last
+	old := s.push("old")
+	s.began("old")
+	s.hold("lock", "")
+	s.pass("old")
+	s.until("the older one waits", func() bool { return s.job(old, "deploy").WaitingFor != nil })
+	s.stop()
+	// Nobody has the older commit any more.
+	if err := os.RemoveAll(s.path("data/git")); err != nil {
+		t.Fatal(err)
+	}
+	s.git("-C", s.repo(), "reset", "-q", "--hard", base)
+	s.git("-C", s.repo(), "reflog", "expire", "--expire=now", "--all")
+	s.git("-C", s.repo(), "gc", "-q", "--prune=now")
+	s.start(config)
+	young := s.push("new")
+	s.pass("new")
+	s.until("the newer one waits", func() bool { return s.job(young, "deploy").WaitingFor != nil })
+	s.hold("unlock", "")
+	s.want(young, "succeeded")
+	s.wantLive("new")
+	if r := s.want(old, "canceled"); !strings.HasPrefix(why(r), "superseded by run ") {
+		t.Errorf("the older one: %q", why(r))
+	}
+	want := fmt.Sprintf("git cannot tell whether run %d is older: the order of the deliveries decides", old)
+	if log := s.logOf(young); !strings.Contains(log, want) {
+		t.Errorf("the log does not say %q:\n%s", want, log)
+	}
+}
+
 func TestLateNewerCommitThatIsStillTestedStaysInLine(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -2,10 +2,12 @@ package daemon_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"deployhook/internal/deploy"
 	"deployhook/internal/web"
@@ -375,6 +377,43 @@ func TestRollbackDuringASwitchNamesBothCandidatesAndWaitsWithTo(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestRollbackTakesBackWhatWasCurrentWhenItWasAccepted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(s.config(`
+      deploy:
+        release: ` + s.path("srv") + `
+        steps: [ { run: "cp index.txt built.txt" } ]
+        restart: "true"
+`))
+	s.deployed("one", "two", "three")
+	rnd := rand.New(rand.NewPCG(1, 2))
+	accepted, refused := 0, 0
+	for i := range 8 {
+		// A deploy of its own, then one that a rollback meets somewhere on its way.
+		s.want(s.push(fmt.Sprint("before ", i)), "succeeded")
+		from := s.now()
+		id := s.push(fmt.Sprint("met ", i))
+		time.Sleep(time.Duration(rnd.IntN(250)) * time.Millisecond)
+		got, err := s.client.Rollback(t.Context(), rollback(""))
+		met := s.ended(id)
+		if err != nil {
+			refused++
+			refusal(t, err, "rollback shop --to ")
+			continue
+		}
+		accepted++
+		s.want(got.Run, "succeeded")
+		if met.State == "succeeded" && got.From == from {
+			t.Errorf("run %d went live between %s and the rollback that was to take that back", id, from)
+		}
+		if now := s.now(); now != got.Target {
+			t.Errorf("current is %s, want %s", now, got.Target)
+		}
+	}
+	t.Logf("%d rollbacks were accepted, %d refused", accepted, refused)
 }
 
 func TestRollbackDuringTheFirstSwitchSaysThatThereIsNothingBelow(t *testing.T) {

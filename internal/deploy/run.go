@@ -117,7 +117,7 @@ type Move struct {
 	Ready   bool   // true: the job is ready from now on (false changes nothing)
 	Begin   bool   // true: the job has begun; such a move has From and To Running
 	Release string // not empty: the release that it makes
-	Cause   string
+	Cause   string // empty with From = To: stays as it is
 	Error   string
 	Waiting string   // new WaitingFor; empty = waits for nothing
 	Locks   []string // To Running: taken in the same transaction, or nothing happens

@@ -35,7 +35,16 @@ const (
 // are refused, and so are names that a file system could take for something
 // else. What the mirror has lost is fetched anew on the way.
 func (m *Mirror) Walk(ctx context.Context, commit string, fn func(deploy.TreeFile, io.Reader) error) error {
+	return m.WalkSome(ctx, commit, func(deploy.TreeFile) bool { return true }, fn)
+}
+
+// WalkSome is [Mirror.Walk] for the files that want says yes to. It is asked
+// of every file once, in git's order, before the content and the size are known.
+func (m *Mirror) WalkSome(ctx context.Context, commit string, want func(deploy.TreeFile) bool, fn func(deploy.TreeFile, io.Reader) error) error {
 	return m.walk(ctx, commit, func(w *walker, f deploy.TreeFile, hash plumbing.Hash) error {
+		if !want(f) {
+			return nil
+		}
 		var obj plumbing.EncodedObject
 		var b []byte
 		err := w.heal(func() (err error) {
@@ -60,15 +69,27 @@ func (m *Mirror) Walk(ctx context.Context, commit string, fn func(deploy.TreeFil
 	})
 }
 
-// Measure counts a commit's files and their bytes, without reading them.
-func (m *Mirror) Measure(ctx context.Context, commit string) (files int, size int64, err error) {
-	err = m.walk(ctx, commit, func(w *walker, f deploy.TreeFile, hash plumbing.Hash) error {
-		files++
-		return w.heal(func() error {
-			n, err := w.o.size(hash)
-			size += n
+// List gives every file of a commit, as [Mirror.Walk] does, with its size but
+// without its content, which is not read.
+func (m *Mirror) List(ctx context.Context, commit string, fn func(deploy.TreeFile) error) error {
+	return m.walk(ctx, commit, func(w *walker, f deploy.TreeFile, hash plumbing.Hash) error {
+		err := w.heal(func() (err error) {
+			f.Size, err = w.o.size(hash)
 			return err
 		})
+		if err != nil {
+			return fmt.Errorf("reading %q of %s: %w", f.Path, w.m.remote.Repository, err)
+		}
+		return fn(f)
+	})
+}
+
+// Measure counts a commit's files and their bytes, without reading them.
+func (m *Mirror) Measure(ctx context.Context, commit string) (files int, size int64, err error) {
+	err = m.List(ctx, commit, func(f deploy.TreeFile) error {
+		files++
+		size += f.Size
+		return nil
 	})
 	return files, size, err
 }

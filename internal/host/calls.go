@@ -220,53 +220,87 @@ func (c *Conn) Prune(ctx context.Context, keep, keepFailed int) ([]string, error
 // Put sends a tree into the workspace or the release. walk calls its function
 // for every file; it ends when that returns an error.
 func (c *Conn) Put(ctx context.Context, walk func(fn func(deploy.TreeFile, io.Reader) error) error) error {
+	_, err := stream[wire.Empty](ctx, c, stallTime, wire.RouteTree, func(w *bufio.Writer) error {
+		return walk(func(f deploy.TreeFile, content io.Reader) error { return wire.WriteFile(w, f, content) })
+	})
+	return err
+}
+
+// Reuse has the release that is being made take what it can from the release
+// that is current, and says which files must be sent: lacking is asked for
+// each file that list gave, by its place there. A link always is.
+func (c *Conn) Reuse(ctx context.Context, list func(fn func(deploy.TreeFile) error) error) (lacking func(i int) bool, err error) {
+	n := 0
+	// A few names can stand for much to copy: that is no stall.
+	l, err := stream[wire.Lacking](ctx, c, syncTime, wire.RouteReuse, func(w *bufio.Writer) error {
+		return list(func(f deploy.TreeFile) error {
+			n++
+			return wire.WriteName(w, f)
+		})
+	})
+	if err == nil && len(l.Bits) != (n+7)/8 {
+		err = fmt.Errorf("the agent answered for %d files, asked for %d", len(l.Bits)*8, n)
+	}
+	return func(i int) bool { return i >= n || l.Bits[i/8]&(1<<(i%8)) != 0 }, err
+}
+
+// stream is call with a body that write writes, for as long as the agent goes
+// on reading it.
+func stream[A any](ctx context.Context, c *Conn, most time.Duration, route string, write func(*bufio.Writer) error) (A, error) {
+	var answer, none A
 	late := errors.New("the agent stopped taking the files of the commit")
 	ctx, end := context.WithTimeoutCause(ctx, treeTime, late)
 	defer end()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stall := time.AfterFunc(stallTime, func() { cancel(late) })
+	stall := time.AfterFunc(most, func() { cancel(late) })
 	defer stall.Stop()
 	r, w := io.Pipe()
-	walked := make(chan error, 1)
+	wrote := make(chan error, 1)
 	go func() {
 		buf := bufio.NewWriterSize(w, 256<<10)
-		err := walk(func(f deploy.TreeFile, content io.Reader) error { return wire.WriteFile(buf, f, content) })
+		err := write(buf)
 		if err == nil {
 			err = wire.EndTree(buf)
 		}
-		walked <- err
+		wrote <- err
 		w.CloseWithError(err)
 	}()
-	res, err := c.send(ctx, wire.RouteTree, &progress{r, stall})
-	if errors.Is(context.Cause(ctx), late) {
-		err = late
-	}
+	res, err := c.send(ctx, route, &progress{r, stall, most})
 	r.CloseWithError(errStopped)
-	werr := <-walked
+	werr := <-wrote
 	if err == nil {
-		res.Body.Close()
+		defer res.Body.Close()
 		if werr != nil {
 			err = errors.New("the agent answered before it had all files of the commit")
+		} else if derr := wire.Decode(res.Body, &answer); derr != nil {
+			err = c.broken(ctx, derr)
 		}
+	}
+	if errors.Is(context.Cause(ctx), late) {
+		err = late
 	}
 	// What went wrong while the tree was read says more than that the agent
 	// got only half of it; that the agent stopped reading says less.
 	if werr != nil && !errors.Is(werr, errStopped) {
-		return werr
+		err = werr
 	}
-	return err
+	if err != nil {
+		return none, err
+	}
+	return answer, nil
 }
 
 // progress puts a timer off whenever something is read.
 type progress struct {
 	r     io.Reader
 	stall *time.Timer
+	most  time.Duration
 }
 
 func (p *progress) Read(b []byte) (int, error) {
 	n, err := p.r.Read(b)
-	p.stall.Reset(stallTime)
+	p.stall.Reset(p.most)
 	return n, err
 }
 

@@ -85,6 +85,8 @@ func lies(what string) http.Handler {
 		"5 MiB":           `{"foreign":"` + strings.Repeat("x", 5<<20) + `"}`,
 		"bad from":        `{"from":"releases/../../etc"}`,
 		"bad removed":     `{"removed":["../x"],"warning":""}`,
+		"few bits":        `{"bits":"AA=="}`,
+		"many bits":       `{"bits":"AAAA"}`,
 		"bad workspace":   `{"dir":"relative"}`,
 		"workspace lines": `{"dir":"/x\n/y"}`,
 	}
@@ -93,6 +95,9 @@ func lies(what string) http.Handler {
 		if r.URL.Path == wire.RouteCancel || r.URL.Path == wire.RouteBury {
 			_, _ = io.WriteString(w, "{}")
 			return
+		}
+		if strings.HasSuffix(what, "bits") {
+			_, _ = io.Copy(io.Discard, r.Body)
 		}
 		switch what {
 		case "redirect":

@@ -168,21 +168,38 @@ func (e *Engine) Cancel(ctx context.Context, id int64, actor string) error {
 	if err := e.applyEach(ctx, moves); err != nil {
 		return err
 	}
+	// A job that was claimed between the reading and the canceling runs now.
+	if run, err = e.Store.Run(ctx, id); err != nil {
+		return err
+	}
+	// On disk first: a daemon that is killed before the job has ended must not
+	// begin it again.
+	if err := e.applyEach(ctx, endings(run, why)); err != nil {
+		return err
+	}
 	for _, rj := range run.Jobs {
 		if j := e.job(id, rj.Name); j != nil {
 			j.stop(why)
 		}
 	}
-	// A job that was claimed between the reading and the canceling runs now.
-	if run, err = e.Store.Run(ctx, id); err == nil {
-		for _, rj := range run.Jobs {
-			if j := e.job(id, rj.Name); j != nil {
-				j.stop(why)
-			}
+	e.nudge()
+	return nil
+}
+
+// ending begins the cause of a running job that somebody has canceled.
+const ending = "being canceled "
+
+// endings write down that the running jobs of a run are to end.
+func endings(run *deploy.Run, why string) []deploy.Move {
+	var moves []deploy.Move
+	for _, j := range run.Jobs {
+		if j.State == deploy.Running {
+			moves = append(moves, deploy.Move{
+				Run: run.ID, Job: j.Name, Attempt: j.Attempt, From: deploy.Running, To: deploy.Running, Cause: ending + why, At: time.Now(),
+			})
 		}
 	}
-	e.nudge()
-	return err
+	return moves
 }
 
 // canceled says whether somebody has canceled the run before.

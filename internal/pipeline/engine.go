@@ -100,8 +100,9 @@ type Engine struct {
 	mu        sync.Mutex
 	running   map[jobKey]*job // claimed by this engine
 	resolving map[int64]bool
-	away      map[string]*away // hosts where no job can start now
-	stopped   bool             // no job starts any more
+	away      map[string]*away         // hosts where no job can start now
+	doors     map[string]chan struct{} // of paths, by their locks: full while no switch may begin there
+	stopped   bool                     // no job starts any more
 }
 
 type jobKey struct {
@@ -114,6 +115,7 @@ func New(o Options) *Engine {
 	return &Engine{
 		Options: o, poke: make(chan struct{}, 1), resolve: make(chan struct{}, resolvers),
 		over: make(chan struct{}), running: map[jobKey]*job{}, resolving: map[int64]bool{}, away: map[string]*away{},
+		doors: map[string]chan struct{}{},
 	}
 }
 

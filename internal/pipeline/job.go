@@ -301,6 +301,11 @@ func (j *job) end(why string) {
 // enterSwitch marks the point from which on the job ends only with the new
 // release live or the old one back. It fails when the job was canceled before.
 func (j *job) enterSwitch(ctx context.Context) error {
+	open, err := j.engine.close(ctx, deploy.PathLock(j.host(), j.spec.Release.Path))
+	if err != nil {
+		return err
+	}
+	defer open()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if ctx.Err() != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
+	"strings"
 	"time"
 
 	"deployhook/internal/deploy"
@@ -51,6 +52,9 @@ func (j *job) resume(ctx context.Context) outcome {
 		if rj.Name == j.key.job {
 			j.begun = rj.Begun || !j.spec.Deploys()
 			j.release = rj.Release
+			if why, ok := strings.CutPrefix(rj.Cause, ending); ok {
+				j.stop(why)
+			}
 			for _, h := range rj.HostRuns {
 				j.next = max(j.next, len(h.Steps))
 				j.lose(ctx, h)
@@ -62,11 +66,14 @@ func (j *job) resume(ctx context.Context) outcome {
 			}
 		}
 	}
-	if !j.spec.Deploys() {
-		return j.interrupted(errDaemonEnded.Error())
-	}
-	if !j.begun {
+	switch {
+	case j.spec.Deploys() && j.begun:
+	case ctx.Err() != nil:
+		return j.ends(ctx, errDaemonEnded)
+	case j.spec.Deploys():
 		return outcome{state: deploy.Queued} // nothing of it has run
+	default:
+		return j.interrupted(errDaemonEnded.Error())
 	}
 	if j.restartsLost > restartsLostMost {
 		// A restart that ends deployhook itself, or the machine.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"strings"
 	"time"
@@ -153,15 +154,28 @@ func (j *job) prepare(ctx context.Context, conn *host.Conn, mirror *git.Mirror) 
 		}
 	}
 	j.release = p.Release
-	if err := conn.Put(ctx, j.walk(ctx, mirror)); err != nil {
+	err = j.fill(ctx, conn, mirror)
+	if err == nil {
+		err = conn.Shared(ctx)
+	}
+	if err != nil {
 		j.bad(ctx, conn)
+	}
+	return err
+}
+
+// fill puts the commit's files into the release: from the one before what has
+// not changed, the others from the mirror.
+func (j *job) fill(ctx context.Context, conn *host.Conn, mirror *git.Mirror) error {
+	lacking, err := conn.Reuse(ctx, func(fn func(deploy.TreeFile) error) error { return mirror.List(ctx, j.run.Commit, fn) })
+	if err != nil {
 		return err
 	}
-	if err := conn.Shared(ctx); err != nil {
-		j.bad(ctx, conn)
-		return err
-	}
-	return nil
+	i := -1
+	want := func(deploy.TreeFile) bool { i++; return lacking(i) }
+	return conn.Put(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error {
+		return mirror.WalkSome(ctx, j.run.Commit, want, fn)
+	})
 }
 
 // publish points current to the job's release, restarts, and puts the old one

@@ -76,11 +76,17 @@ func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy
 		}
 	}
 	where := spec.Hosts[0]
+	lock := deploy.PathLock(where, spec.Release.Path)
+	// What is one step back must not change until those before it have ended.
+	open, err := e.close(ctx, lock)
+	if err != nil {
+		return none, err
+	}
+	defer open()
 	found, err := e.look(ctx, where, spec.Release.Path)
 	if err != nil {
 		return none, err
 	}
-	lock := deploy.PathLock(where, spec.Release.Path)
 	if id, past := e.pastSwitch(lock); past != nil && c.To == "" {
 		return none, ambiguous(found, id, past, p.Name)
 	}
@@ -129,6 +135,23 @@ func rollbackTarget(found *deploy.Found, pipeline, to string) (target string, po
 		return target, true, nil
 	}
 	return "", false, fmt.Errorf("%w: %s has no earlier release that was live", deploy.ErrRefused, pipeline)
+}
+
+// close keeps jobs from beginning a switch on a path until open is called.
+func (e *Engine) close(ctx context.Context, lock string) (open func(), err error) {
+	e.mu.Lock()
+	door := e.doors[lock]
+	if door == nil {
+		door = make(chan struct{}, 1)
+		e.doors[lock] = door
+	}
+	e.mu.Unlock()
+	select {
+	case door <- struct{}{}:
+		return func() { <-door }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // pastSwitch finds the switch that has begun on a path, and its run; nil = none.

@@ -70,6 +70,16 @@ func (p *Path) Prepare(s Spec) error {
 	return nil
 }
 
+// Before is the directory of the release that current points to; empty when
+// there is none.
+func (p *Path) Before() string {
+	target, err := p.currentRelease()
+	if err != nil || target == "" {
+		return ""
+	}
+	return filepath.Join(p.root, target)
+}
+
 // room says whether the file system has enough bytes and inodes.
 func (p *Path) room(s Spec) error {
 	var st unix.Statfs_t

@@ -69,10 +69,10 @@ func (t *tx) apply(m *deploy.Move) error {
 		ended = ms(m.At)
 	}
 	n, err := t.changed(`UPDATE jobs SET state = ?, ready = max(ready, ?), begun = max(begun, ?),
-			release = CASE WHEN ? = '' THEN release ELSE ? END, cause = ?, error = ?, waiting_for = ?, attempt = attempt + ?,
+			release = CASE WHEN ? = '' THEN release ELSE ? END, cause = CASE WHEN ? THEN cause ELSE ? END, error = ?, waiting_for = ?, attempt = attempt + ?,
 			started_ms = CASE WHEN started_ms = 0 THEN ? ELSE started_ms END, ended_ms = ?
 		WHERE run = ? AND name = ? AND state = ? AND attempt = ?`,
-		m.To, m.Ready, m.Begin, m.Release, m.Release, m.Cause, m.Error, m.Waiting, claim, started, ended,
+		m.To, m.Ready, m.Begin, m.Release, m.Release, m.From == m.To && m.Cause == "", m.Cause, m.Error, m.Waiting, claim, started, ended,
 		m.Run, m.Job, m.From, m.Attempt)
 	if err != nil {
 		return err

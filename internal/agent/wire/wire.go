@@ -4,7 +4,6 @@
 package wire
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
@@ -55,6 +54,7 @@ const (
 	RouteLook      = "/release/look"
 	RouteSweep     = "/release/sweep"
 	RoutePrepare   = "/release/prepare"
+	RouteReuse     = "/release/reuse"
 	RouteShared    = "/release/shared"
 	RoutePrepared  = "/release/prepared"
 	RouteActivate  = "/release/activate"
@@ -121,6 +121,12 @@ type Found struct {
 	Foreign string               `json:"foreign"`
 	Current string               `json:"current"`
 	Lines   []deploy.ReleaseLine `json:"lines"`
+}
+
+// Lacking tells which files of a list the agent does not have: one bit each,
+// in the list's order, the first in the lowest bit of the first byte.
+type Lacking struct {
+	Bits []byte `json:"bits"`
 }
 
 // Prepare asks for a release to be made.
@@ -323,80 +329,6 @@ func ReadFrame(r io.Reader, buf []byte) (kind byte, content []byte, err error) {
 		return 0, nil, err
 	}
 	return head[0], buf, nil
-}
-
-// Modes of files in a tree.
-var treeModes = []deploy.TreeMode{1: deploy.TreePlain, 2: deploy.TreeExecutable, 3: deploy.TreeSymlink}
-
-// WriteFile writes one file of a tree; content has f.Size bytes.
-func WriteFile(w *bufio.Writer, f deploy.TreeFile, content io.Reader) error {
-	mode := byte(0)
-	for i, m := range treeModes {
-		if m == f.Mode {
-			mode = byte(i)
-		}
-	}
-	if mode == 0 || len(f.Path) == 0 || len(f.Path) > NameMost || f.Size < 0 {
-		return fmt.Errorf("%q cannot be sent", f.Path)
-	}
-	head := binary.AppendUvarint(nil, uint64(len(f.Path)))
-	head = append(head, f.Path...)
-	head = binary.AppendUvarint(append(head, mode), uint64(f.Size))
-	if _, err := w.Write(head); err != nil {
-		return err
-	}
-	n, err := io.Copy(w, io.LimitReader(content, f.Size))
-	if err == nil && n != f.Size {
-		err = fmt.Errorf("%q has %d bytes, not %d", f.Path, n, f.Size)
-	}
-	return err
-}
-
-// EndTree marks the end of a tree: without it a tree is cut short.
-func EndTree(w *bufio.Writer) error {
-	if err := w.WriteByte(0); err != nil {
-		return err
-	}
-	return w.Flush()
-}
-
-// ReadTree reads a tree; fn reads each file's content, what it leaves is
-// passed over.
-func ReadTree(r *bufio.Reader, fn func(f deploy.TreeFile, content io.Reader) error) error {
-	for {
-		n, err := binary.ReadUvarint(r)
-		if err != nil {
-			return fmt.Errorf("the tree was cut short: %w", err)
-		}
-		if n == 0 {
-			return nil
-		}
-		if n > NameMost {
-			return errors.New("a path in the tree is too long")
-		}
-		name := make([]byte, n)
-		if _, err := io.ReadFull(r, name); err != nil {
-			return fmt.Errorf("the tree was cut short: %w", err)
-		}
-		mode, err := r.ReadByte()
-		if err != nil {
-			return fmt.Errorf("the tree was cut short: %w", err)
-		}
-		size, err := binary.ReadUvarint(r)
-		if err != nil {
-			return fmt.Errorf("the tree was cut short: %w", err)
-		}
-		if mode == 0 || int(mode) >= len(treeModes) || size > 1<<40 {
-			return errors.New("the tree has a file that is none")
-		}
-		content := &io.LimitedReader{R: r, N: int64(size)}
-		if err := fn(deploy.TreeFile{Path: string(name), Mode: treeModes[mode], Size: int64(size)}, content); err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.Discard, content); err != nil || content.N > 0 {
-			return errors.New("the tree was cut short")
-		}
-	}
 }
 
 // Protocols are the HTTP versions of both ends: HTTP/2 without TLS, alone.

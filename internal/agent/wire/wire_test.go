@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -111,6 +112,52 @@ func FuzzReadTree(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_ = wire.ReadTree(bufio.NewReader(bytes.NewReader(b)), func(f deploy.TreeFile, r io.Reader) error {
 			if f.Path == "" || f.Size < 0 {
+				t.Errorf("got %+v", f)
+			}
+			return nil
+		})
+	})
+}
+
+func TestListIsReadAsItWasWritten(t *testing.T) {
+	var b bytes.Buffer
+	w := bufio.NewWriter(&b)
+	want := []deploy.TreeFile{
+		{Path: "a b\n\xff", Mode: deploy.TreePlain, Size: 0, Blob: strings.Repeat("00", 20)},
+		{Path: "bin/run", Mode: deploy.TreeExecutable, Size: 1 << 33, Blob: strings.Repeat("fe", 20)},
+		{Path: "link", Mode: deploy.TreeSymlink, Size: 4, Blob: strings.Repeat("12", 20)},
+	}
+	for _, f := range want {
+		if err := wire.WriteName(w, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := wire.EndTree(w); err != nil {
+		t.Fatal(err)
+	}
+	for n := range b.Len() + 1 {
+		var got []deploy.TreeFile
+		err := wire.ReadNames(bufio.NewReader(bytes.NewReader(b.Bytes()[:n])), func(f deploy.TreeFile) error {
+			got = append(got, f)
+			return nil
+		})
+		if whole := n == b.Len(); whole != (err == nil) || whole && !slices.Equal(got, want) {
+			t.Errorf("of %d bytes: %+v, %v", n, got, err)
+		}
+	}
+	for _, blob := range []string{"", "12", strings.Repeat("xy", 20), strings.Repeat("12", 32)} {
+		if err := wire.WriteName(w, deploy.TreeFile{Path: "a", Mode: deploy.TreePlain, Blob: blob}); err == nil {
+			t.Errorf("a file with the blob %q was sent", blob)
+		}
+	}
+}
+
+func FuzzReadNames(f *testing.F) {
+	f.Add(append([]byte{1, 'a', 1, 3}, make([]byte, 21)...))
+	f.Add([]byte{0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_ = wire.ReadNames(bufio.NewReader(bytes.NewReader(b)), func(f deploy.TreeFile) error {
+			if f.Path == "" || f.Size < 0 || len(f.Blob) != 40 {
 				t.Errorf("got %+v", f)
 			}
 			return nil
