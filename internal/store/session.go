@@ -26,18 +26,44 @@ func (t *session) close() error {
 
 // snapshot runs fn on a reading session: all that it reads is of one moment.
 func (s *Store) snapshot(ctx context.Context, fn func(*session) error) error {
-	var t *session
 	select {
-	case t = <-s.sessions:
+	case s.snapshots <- struct{}{}:
+		defer func() { <-s.snapshots }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { s.sessions <- t }()
+	t, err := s.session(ctx)
+	if err != nil {
+		return s.explain(err)
+	}
+	defer func() {
+		s.idleLock.Lock()
+		s.idle = append(s.idle, t)
+		s.idleLock.Unlock()
+	}()
 	if err := t.exec(`BEGIN`); err != nil {
 		return s.explain(err)
 	}
-	err := fn(t)
+	err = fn(t)
 	return s.explain(errors.Join(err, t.exec(`COMMIT`)))
+}
+
+// session gives the one that was used last, or opens one: each costs memory,
+// and most daemons never need the others.
+func (s *Store) session(ctx context.Context) (*session, error) {
+	s.idleLock.Lock()
+	if n := len(s.idle); n > 0 {
+		t := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		s.idleLock.Unlock()
+		return t, nil
+	}
+	s.idleLock.Unlock()
+	conn, err := s.read.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return newSession(conn), nil
 }
 
 func (t *session) stmt(query string) (*sql.Stmt, error) {

@@ -36,11 +36,13 @@ const readers = 4
 // Store is a database of one daemon. Its methods may be called from several
 // goroutines.
 type Store struct {
-	lock     *os.File
-	writer   *writer
-	read     *sql.DB
-	sessions chan *session // for snapshots
-	daemon   string
+	lock      *os.File
+	writer    *writer
+	read      *sql.DB
+	snapshots chan struct{} // full while no more may be taken
+	idle      []*session    // the last used one last
+	idleLock  sync.Mutex
+	daemon    string
 
 	background sync.WaitGroup
 	wake       chan struct{}
@@ -122,14 +124,7 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	s.read.SetMaxOpenConns(2 * readers)
-	s.sessions = make(chan *session, readers)
-	for range readers {
-		conn, err := s.read.Conn(ctx)
-		if err != nil {
-			return err
-		}
-		s.sessions <- newSession(conn)
-	}
+	s.snapshots = make(chan struct{}, readers)
 	if err := s.identify(ctx); err != nil {
 		return err
 	}
@@ -219,10 +214,8 @@ func (s *Store) Close() error {
 		err = s.writer.close()
 	}
 	s.background.Wait()
-	if s.sessions != nil {
-		for range len(s.sessions) {
-			err = errors.Join(err, (<-s.sessions).close())
-		}
+	for _, t := range s.idle {
+		err = errors.Join(err, t.close())
 	}
 	if s.read != nil {
 		err = errors.Join(err, s.read.Close())
