@@ -62,14 +62,10 @@ func (a *Agent) reuse(w http.ResponseWriter, r *http.Request) {
 	t, err := openTree(p.Dir())
 	if err == nil {
 		defer t.close()
-		// Without a release before, all is lacking.
+		// Without a release before, or with one that cannot be read, all is lacking.
 		if before := p.Before(); before != "" {
-			if t.before, err = os.OpenRoot(before); errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-				err = nil
-			}
+			t.before, _ = os.OpenRoot(before)
 		}
-	}
-	if err == nil {
 		n := 0
 		err = wire.ReadNames(bufio.NewReaderSize(r.Body, 256<<10), func(f deploy.TreeFile) error {
 			if n%8 == 0 {

@@ -155,12 +155,7 @@ func TestReleasePathsThatCannotBeUsed(t *testing.T) {
 }
 
 func TestFullDisksFailOneDeployAndNotTheNext(t *testing.T) {
-	if os.Getuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("this test mounts a file system and needs root")
-		}
-		t.Skip("this test mounts a file system and needs root")
-	}
+	rooted(t)
 	s := newSite(t)
 	if err := os.MkdirAll(s.path("srv"), 0o755); err != nil {
 		t.Fatal(err)

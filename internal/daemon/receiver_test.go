@@ -436,12 +436,7 @@ func TestPushThatTheDiffSkipsTakesNoOlderOneAway(t *testing.T) {
 }
 
 func TestFullDataDiskRefusesAndLosesNothing(t *testing.T) {
-	if os.Getuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("this test mounts a file system and needs root")
-		}
-		t.Skip("this test mounts a file system and needs root")
-	}
+	rooted(t)
 	s := newSite(t)
 	if err := os.MkdirAll(s.path("data"), 0o755); err != nil {
 		t.Fatal(err)

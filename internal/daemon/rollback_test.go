@@ -2,12 +2,10 @@ package daemon_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"deployhook/internal/deploy"
 	"deployhook/internal/web"
@@ -382,21 +380,24 @@ func TestRollbackDuringASwitchNamesBothCandidatesAndWaitsWithTo(t *testing.T) {
 func TestRollbackTakesBackWhatWasCurrentWhenItWasAccepted(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.start(s.config(`
-      deploy:
-        release: ` + s.path("srv") + `
-        steps: [ { run: "cp index.txt built.txt" } ]
-        restart: "true"
-`))
+	s.start(s.slowSwitch())
 	s.deployed("one", "two", "three")
-	rnd := rand.New(rand.NewPCG(1, 2))
 	accepted, refused := 0, 0
 	for i := range 8 {
 		// A deploy of its own, then one that a rollback meets somewhere on its way.
 		s.want(s.push(fmt.Sprint("before ", i)), "succeeded")
 		from := s.now()
 		id := s.push(fmt.Sprint("met ", i))
-		time.Sleep(time.Duration(rnd.IntN(250)) * time.Millisecond)
+		s.until("the deploy is at its moment", func() bool {
+			j := s.job(id, "deploy")
+			switch {
+			case i%4 == 0 || deploy.State(j.State).Terminal():
+				return true
+			case i%4 == 1:
+				return j.State == "running"
+			}
+			return len(j.Hosts) > 0 && len(j.Hosts[0].Steps) >= i%4-1 // the step, or the restart, has begun
+		})
 		got, err := s.client.Rollback(t.Context(), rollback(""))
 		met := s.ended(id)
 		if err != nil {

@@ -214,9 +214,11 @@ func (s *Store) Close() error {
 		err = s.writer.close()
 	}
 	s.background.Wait()
+	s.idleLock.Lock()
 	for _, t := range s.idle {
 		err = errors.Join(err, t.close())
 	}
+	s.idleLock.Unlock()
 	if s.read != nil {
 		err = errors.Join(err, s.read.Close())
 	}
