@@ -94,7 +94,8 @@ func writeHead(w *bufio.Writer, f deploy.TreeFile) error {
 	return err
 }
 
-// readFiles reads heads until the end; fn reads what follows each.
+// readFiles reads heads until the end, which r's must be too; fn reads what
+// follows each.
 func readFiles(r *bufio.Reader, fn func(deploy.TreeFile) error) error {
 	for {
 		n, err := binary.ReadUvarint(r)
@@ -102,6 +103,11 @@ func readFiles(r *bufio.Reader, fn func(deploy.TreeFile) error) error {
 			return fmt.Errorf("the tree was cut short: %w", err)
 		}
 		if n == 0 {
+			// An answer before the sender was told that all is read would
+			// cut it off in its last word, and its connection with it.
+			if _, err := r.ReadByte(); err != io.EOF {
+				return errors.New("the tree does not end where it says")
+			}
 			return nil
 		}
 		if n > NameMost {

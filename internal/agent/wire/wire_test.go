@@ -195,3 +195,39 @@ func FuzzReadHello(f *testing.F) {
 		}
 	})
 }
+
+// Who answers a tree before its sender's end was read cuts the sender off.
+func TestTreeAndListAreReadToTheEndOfTheirSender(t *testing.T) {
+	read := map[string]func(r *bufio.Reader) error{
+		"tree": func(r *bufio.Reader) error {
+			return wire.ReadTree(r, func(deploy.TreeFile, io.Reader) error { return nil })
+		},
+		"list": func(r *bufio.Reader) error { return wire.ReadNames(r, func(deploy.TreeFile) error { return nil }) },
+	}
+	for name, read := range read {
+		var b bytes.Buffer
+		if err := wire.EndTree(bufio.NewWriter(&b)); err != nil {
+			t.Fatal(err)
+		}
+		r := &endSeen{r: bytes.NewReader(b.Bytes())}
+		if err := read(bufio.NewReader(r)); err != nil || !r.seen {
+			t.Errorf("%s: the end was read: %v; %v", name, r.seen, err)
+		}
+		b.WriteByte(7)
+		if err := read(bufio.NewReader(&b)); err == nil {
+			t.Errorf("%s: one that goes on after its end passed for whole", name)
+		}
+	}
+}
+
+// endSeen notes that its end was read.
+type endSeen struct {
+	r    io.Reader
+	seen bool
+}
+
+func (e *endSeen) Read(b []byte) (int, error) {
+	n, err := e.r.Read(b)
+	e.seen = e.seen || err == io.EOF
+	return n, err
+}
