@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"os/user"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -39,9 +41,15 @@ type Agent struct {
 	reap reaper
 }
 
+// Options say what an agent is started with.
+type Options struct {
+	Version string
+	Daemon  string // user whose connection it takes; empty: its own
+}
+
 // Main serves on file descriptor 0, a socket, until the stream ends, and
 // returns the process's exit code.
-func Main(version string) int {
+func Main(o Options) int {
 	// Without it a step of the same user takes the connection with
 	// pidfd_getfd and forges results, and reads secrets from this memory.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
@@ -59,11 +67,10 @@ func Main(version string) int {
 	// ignored: what is ignored stays so in every step, where a shell could not
 	// even trap it.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
-	conn, err := net.FileConn(os.Stdin)
+	conn, hold, err := connection()
 	if err != nil {
-		return fail(fmt.Errorf("deployhook agent is started by deployhook itself, with a socket as its standard input: %w", err))
+		return fail(err)
 	}
-	os.Stdin.Close()
 	// Descriptor 0 must not be free: the next file opened would be a step's
 	// standard input.
 	if null, err := os.Open(os.DevNull); err != nil {
@@ -74,21 +81,13 @@ func Main(version string) int {
 		}
 		null.Close()
 	}
-	nonce := make([]byte, 16)
-	if _, err := rand.Read(nonce); err != nil {
-		return fail(err)
+	a, err := newAgent(hold, o.Daemon)
+	if err == nil {
+		err = wire.Hello(conn, o.Version, a.nonce)
 	}
-	a := &Agent{nonce: hex.EncodeToString(nonce), files: map[string]string{}, steps: map[string]*step{}, canceled: map[string]bool{}}
-	a.reap.own = map[int]bool{}
-	if a.state, err = openState(a.nonce); err != nil {
-		return fail(err)
-	}
-	defer func() {
-		if err := a.state.close(); err != nil {
-			fail(err)
-		}
-	}()
-	if err := wire.Hello(conn, version, a.nonce); err != nil {
+	if err != nil {
+		// The near end of a local socket does not see what is printed here.
+		fmt.Fprintln(conn, "deployhook agent:", err)
 		return fail(err)
 	}
 	go a.reap.run()
@@ -102,7 +101,63 @@ func Main(version string) int {
 	go func() { _ = a.state.buryDead() }()
 	a.serve(conn)
 	a.end()
+	if err := a.state.close(); err != nil {
+		fail(err)
+	}
+	// Not more than fits: a near end that has stopped reading keeps nobody.
+	_ = unix.Sendto(int(hold.Fd()), []byte(wire.Goodbye(a.nonce)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 	return 0
+}
+
+// connection takes the socket at descriptor 0. hold keeps the stream open
+// after the server has closed conn: its end is this process's exit.
+func connection() (conn net.Conn, hold *os.File, err error) {
+	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3)
+	if err == nil {
+		hold = os.NewFile(uintptr(fd), "connection")
+		conn, err = net.FileConn(os.Stdin)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("deployhook agent is started by deployhook itself, with a socket as its standard input: %w", err)
+	}
+	return conn, hold, os.Stdin.Close()
+}
+
+// newAgent makes an agent for a connection of a user.
+func newAgent(conn *os.File, daemon string) (*Agent, error) {
+	if err := checkPeer(conn, daemon); err != nil {
+		return nil, err
+	}
+	nonce := make([]byte, 16)
+	if _, err := rand.Read(nonce); err != nil {
+		return nil, err
+	}
+	a := &Agent{nonce: hex.EncodeToString(nonce), files: map[string]string{}, steps: map[string]*step{}, canceled: map[string]bool{}}
+	a.reap.own = map[int]bool{}
+	var err error
+	a.state, err = openState(a.nonce)
+	return a, err
+}
+
+// checkPeer refuses a connection of anybody but the daemon: whoever could open
+// one would run commands as this user.
+func checkPeer(conn *os.File, daemon string) error {
+	cred, err := unix.GetsockoptUcred(int(conn.Fd()), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return fmt.Errorf("finding out who has connected: %w", err)
+	}
+	want := strconv.Itoa(os.Getuid())
+	if daemon != "" {
+		u, err := user.Lookup(daemon)
+		if err != nil {
+			return fmt.Errorf("the daemon's user %s is not known here", daemon)
+		}
+		want = u.Uid
+	}
+	if got := strconv.Itoa(int(cred.Uid)); got != want {
+		return fmt.Errorf("user %s has connected, and only user %s may", got, want)
+	}
+	return nil
 }
 
 func fail(err error) int {

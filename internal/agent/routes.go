@@ -35,6 +35,17 @@ func (a *Agent) routes() http.Handler {
 	m.HandleFunc("POST "+wire.RouteBury, handle(func(*http.Request, wire.Empty) (wire.Empty, error) {
 		return wire.Empty{}, a.state.buryDead()
 	}))
+	m.HandleFunc("POST "+wire.RouteAlone, handle(func(*http.Request, wire.Empty) (wire.Empty, error) {
+		a.state.endOthers(wire.AloneTime)
+		return wire.Empty{}, a.state.buryDead()
+	}))
+	m.HandleFunc("POST "+wire.RouteKill, handle(func(_ *http.Request, k wire.Kill) (wire.Empty, error) {
+		if !nonceForm.MatchString(k.Nonce) || k.Nonce == a.nonce {
+			return wire.Empty{}, fmt.Errorf("%q is not another agent", k.Nonce)
+		}
+		a.state.endOther(k.Nonce, 0)
+		return wire.Empty{}, a.state.buryDead()
+	}))
 	m.HandleFunc("POST "+wire.RouteAbandon, handle(func(r *http.Request, p wire.Path) (wire.Empty, error) {
 		path, err := release.Open(r.Context(), p.Path, release.Owner{Job: "unlock"})
 		if err != nil {

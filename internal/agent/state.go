@@ -155,6 +155,59 @@ func (s *state) buryOne(nonce string) error {
 	return errors.Join(release.RemoveTree(s.path("work", nonce)), os.Remove(s.path("agents", nonce)))
 }
 
+// endOthers waits until the agents that live now have ended, and kills those
+// that have not after most.
+func (s *state) endOthers(most time.Duration) {
+	end := time.Now().Add(most)
+	marks, _ := os.ReadDir(s.path("agents"))
+	for _, e := range marks {
+		if name := e.Name(); name != s.nonce && nonceForm.MatchString(name) {
+			s.endOther(name, time.Until(end))
+		}
+	}
+}
+
+// endOther waits until an agent has ended, and kills it when it has not after
+// most. A mark that does not name its process any more has been tampered with
+// by a step: such an agent is left to whoever started it.
+func (s *state) endOther(nonce string, most time.Duration) {
+	const afterKill = 10 * time.Second
+	end, killed := time.Now().Add(most), false
+	for {
+		pid, lives := living(s.path("agents", nonce))
+		switch late := time.Now().After(end); {
+		case !lives:
+			return
+		case late && killed:
+			fmt.Fprintln(os.Stderr, "an agent cannot be killed: process", pid)
+			return
+		case late:
+			fmt.Fprintln(os.Stderr, "an agent does not end: it is killed: process", pid)
+			if pid > 1 {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			end, killed = time.Now().Add(afterKill), true
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// living says whether the agent of a mark lives, and its process id.
+func living(mark string) (pid int, lives bool) {
+	f, err := os.OpenFile(mark, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		return 0, false
+	}
+	b := make([]byte, 20)
+	n, _ := f.Read(b)
+	pid, _ = strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	return pid, true
+}
+
 // endMarked ends this user's processes that a dead agent's steps started, and
 // comes back until there is none: one that is ended may have started another.
 func endMarked(nonce string) {

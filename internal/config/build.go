@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -60,7 +59,6 @@ func (c *checker) build(top *node) *deploy.Config {
 		}
 	}
 	b.releasePaths()
-	b.oneUser()
 	b.idle(top)
 	return b.cfg
 }
@@ -370,22 +368,4 @@ func (b *builder) step(n *node) deploy.Step {
 		}
 	}
 	return s
-}
-
-// oneUser warns where everything is one trust domain.
-func (b *builder) oneUser() {
-	var test, release string
-	for _, p := range b.cfg.Pipelines {
-		for _, j := range p.Jobs {
-			if j.Deploys() || len(j.Secrets) > 0 {
-				release = p.Name + "/" + j.Name
-			} else if p.Repository != "" {
-				test = p.Name + "/" + j.Name
-			}
-		}
-	}
-	if test != "" && release != "" {
-		b.warnings = append(b.warnings, Problem{File: b.file, Message: fmt.Sprintf(
-			"test jobs (%s) and deploy jobs (%s) run as the same user, the daemon's own: whoever can push can read what that user can read, its secrets included", test, release)})
-	}
 }

@@ -75,7 +75,7 @@ func TestSmallestFileHasEveryDefault(t *testing.T) {
 	if len(f.Deploy.Digest) != 64 {
 		t.Errorf("the digest is %q", f.Deploy.Digest)
 	}
-	server := Server{Listen: "127.0.0.1:8484", Socket: "/run/deployhook/control.sock", Data: "/var/lib/deployhook",
+	server := Server{Listen: "127.0.0.1:8484", Socket: "/run/deployhook/control.sock", Agent: Agents{spawn, spawn}, Data: "/var/lib/deployhook",
 		Workers: defaultWorkers(memory()), LogLevel: "info", LogFormat: "text", BodyMemory: 64 << 20, ShutdownGrace: 30 * time.Second}
 	if f.Server != server {
 		t.Errorf("server is %+v, want %+v", f.Server, server)
@@ -191,7 +191,10 @@ func TestRepositoriesAreReachedAsWritten(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
-		{smallest, "deploy.yaml: test jobs (shop/test) and deploy jobs (shop/deploy) run as the same user"},
+		{smallest, "deploy.yaml: test jobs (shop/test) and deploy jobs (shop/deploy) run as the same user, the daemon's own"},
+		{"server: { agent: { test: /a.sock, deploy: /a.sock } }\n" + smallest, "run as the same user, that of /a.sock"},
+		{"server: { agent: { deploy: /a.sock } }\n" + smallest, "test jobs (shop/test) run as the daemon's own user"},
+		{"server: { agent: { test: /a.sock } }\n" + smallest, "deploy jobs (shop/deploy) run as the daemon's own user"},
 		{pipelineText("repository: github.com/a/b\n"), "deploy.yaml:4:5: pipelines.p: nothing starts this pipeline but deployhook trigger p"},
 		{"hooks: { w: { provider: generic, token: { environment: A } } }\n" + strings.TrimPrefix(pipelineText("repository: github.com/a/b\non: push\n"), hooksPart), "pushes do not come through a generic hook"},
 		{pipelineText("on: { hook: { name: github } }\n"), "payloads of a github hook start nothing here"},
@@ -248,5 +251,16 @@ func TestFindPrefersTheFlagThenTheVariable(t *testing.T) {
 	}
 	if got := Find("/a"); got != "/a" {
 		t.Errorf("with the flag: %s", got)
+	}
+}
+
+// Agents of two users leave nothing to warn of.
+func TestNoWarningWhereEachKindOfJobHasItsUser(t *testing.T) {
+	f := parsed(t, "server: { agent: { test: /a.sock, deploy: /b.sock } }\n"+smallest)
+	if w := warningsOf(f); len(w) > 0 {
+		t.Errorf("warnings: %q", w)
+	}
+	if got := f.Server.Agent.Sockets(); got[deploy.TestAgent] != "/a.sock" || got[deploy.DeployAgent] != "/b.sock" || len(got) != 2 {
+		t.Errorf("the sockets are %v", got)
 	}
 }

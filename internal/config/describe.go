@@ -28,6 +28,7 @@ func Describe(w io.Writer, f *File) {
 	d.line("url", s.URL, "server.url")
 	d.line("data", s.Data, "server.data")
 	d.line("socket", s.Socket, "server.socket")
+	d.line("agents", "test "+s.Agent.Test+", deploy "+s.Agent.Deploy, "server.agent.test", "server.agent.deploy")
 	d.line("workers", strconv.Itoa(s.Workers), "server.workers")
 	d.line("log", s.LogLevel+", "+s.LogFormat, "server.log.level", "server.log.format")
 	d.line("bodies", "at most "+sizeText(s.BodyMemory)+" in memory", "server.limits.body_memory")

@@ -35,6 +35,7 @@ pipelines:
   listen    127.0.0.1:8484 (default)
   data      /var/lib/deployhook (default)
   socket    /run/deployhook/control.sock (default)
+  agents    test spawn, deploy spawn (default)
   workers   2
   log       info, text (default)
   bodies    at most 64 MiB in memory (default)

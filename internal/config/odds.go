@@ -33,6 +33,34 @@ func (f *File) atOdds() (list Problems) {
 			}
 		}
 	}
+	return append(list, f.oneUser()...)
+}
+
+// oneUser warns where jobs run as a user that they should not: everything that
+// runs as one user is one trust domain.
+func (f *File) oneUser() (list Problems) {
+	jobs := map[deploy.AgentKind]string{} // an example of each kind
+	for _, p := range f.Deploy.Pipelines {
+		for _, j := range p.Jobs {
+			if kind := j.Agent(); kind == deploy.DeployAgent || p.Repository != "" {
+				jobs[kind] = p.Name + "/" + j.Name
+			}
+		}
+	}
+	warn := func(format string, args ...any) {
+		list = append(list, Problem{File: base(f.Path), Message: fmt.Sprintf(format, args...)})
+	}
+	test, release, a := jobs[deploy.TestAgent], jobs[deploy.DeployAgent], f.Server.Agent
+	switch {
+	case test != "" && release != "" && a.Test == a.Deploy && a.Test == spawn:
+		warn("test jobs (%s) and deploy jobs (%s) run as the same user, the daemon's own: whoever can push can read what that user can read, its secrets included", test, release)
+	case test != "" && release != "" && a.Test == a.Deploy:
+		warn("test jobs (%s) and deploy jobs (%s) run as the same user, that of %s: whoever can push can read and change what deploy jobs can", test, release, a.Test)
+	case test != "" && a.Test == spawn && a.Deploy != spawn:
+		warn("test jobs (%s) run as the daemon's own user: whoever can push can read what that user can read, its secrets included", test)
+	case release != "" && a.Deploy == spawn && a.Test != spawn:
+		warn("deploy jobs (%s) run as the daemon's own user and can read what it can read, its secrets included", release)
+	}
 	return list
 }
 

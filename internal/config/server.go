@@ -15,12 +15,15 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 	"golang.org/x/sys/unix"
+
+	"deployhook/internal/deploy"
 )
 
 // Server is the section server with variables, flags and defaults.
 type Server struct {
 	Listen        string
 	Socket        string
+	Agent         Agents
 	URL           string
 	Data          string
 	Workers       int
@@ -28,6 +31,33 @@ type Server struct {
 	LogFormat     string
 	BodyMemory    int64 // bytes
 	ShutdownGrace time.Duration
+}
+
+// Agents says how each kind of agent on this machine is reached: spawn, or the
+// path of a local socket.
+type Agents struct {
+	Test, Deploy string
+}
+
+// spawn is an agent that is a child process of the daemon.
+const spawn = "spawn"
+
+func (a Agents) of(kind deploy.AgentKind) string {
+	if kind == deploy.DeployAgent {
+		return a.Deploy
+	}
+	return a.Test
+}
+
+// Sockets are the local sockets of those kinds that have one.
+func (a Agents) Sockets() map[deploy.AgentKind]string {
+	sockets := map[deploy.AgentKind]string{}
+	for _, kind := range deploy.AgentKinds {
+		if way := a.of(kind); way != spawn {
+			sockets[kind] = way
+		}
+	}
+	return sockets
 }
 
 // serverKeys are the keys of the section server, without the section's name,
@@ -100,8 +130,7 @@ func readServer(file string, n *node, flags *pflag.FlagSet, outside bool) (s Ser
 		LogLevel: r.oneOf("log.level", "info"), LogFormat: r.oneOf("log.format", "text"),
 		BodyMemory: r.size("limits.body_memory", 64<<20), ShutdownGrace: r.duration("shutdown_grace", 30*time.Second),
 	}
-	r.oneOf("agent.test", "spawn")
-	r.oneOf("agent.deploy", "spawn")
+	s.Agent = Agents{Test: r.agent("agent.test"), Deploy: r.agent("agent.deploy")}
 	if strings.HasPrefix(r.text("database", ""), "postgres") {
 		r.bad("database", "postgres://: not available in this version")
 	} else if r.text("database", "") != "" {
@@ -119,11 +148,28 @@ func readServer(file string, n *node, flags *pflag.FlagSet, outside bool) (s Ser
 	s.URL = strings.TrimRight(s.URL, "/")
 	r.path("data", &s.Data)
 	r.path("socket", &s.Socket)
-	// A socket's address in the kernel has 108 bytes.
-	if len(s.Socket) > 107 {
-		r.bad("socket", "the path of a socket has at most 107 bytes, this one %d", len(s.Socket))
-	}
+	r.socketPath("socket", s.Socket)
 	return s, r.given, r.problems
+}
+
+// agent reads how a kind of agents is reached.
+func (r *serverReader) agent(name string) string {
+	s := r.text(name, spawn)
+	switch {
+	case s == spawn:
+	case !filepath.IsAbs(s):
+		r.bad(name, "spawn, or the whole path of a socket like /run/deployhook-agents/test.sock, is wanted here, not %q", short(s))
+	default:
+		r.socketPath(name, s)
+	}
+	return s
+}
+
+// socketPath bounds the path of a socket: its address in the kernel has 108 bytes.
+func (r *serverReader) socketPath(name, path string) {
+	if len(path) > 107 {
+		r.bad(name, "the path of a socket has at most 107 bytes, this one %d", len(path))
+	}
 }
 
 // Bounds of server.limits.body_memory, in bytes.
@@ -328,10 +374,6 @@ func (r *serverReader) oneOf(name, def string) string {
 	s := r.text(name, def)
 	for _, k := range serverKeys() {
 		if k.path == name && !slices.Contains(k.allowed, s) && !r.checked(name) {
-			if strings.HasPrefix(name, "agent.") && strings.HasPrefix(s, "/") {
-				r.bad(name, "%s: not available in this version", short(s))
-				continue
-			}
 			r.bad(name, "%s", notAllowed(s, k.allowed))
 		}
 	}

@@ -40,7 +40,7 @@ func TestFlagCountsOverVariableOverFileOverDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Server{
-		Listen: "127.0.0.1:1", Socket: "/run/deployhook/control.sock", URL: "https://deploy.example.com", Data: "/var/lib/other",
+		Listen: "127.0.0.1:1", Socket: "/run/deployhook/control.sock", Agent: Agents{"spawn", "spawn"}, URL: "https://deploy.example.com", Data: "/var/lib/other",
 		Workers: 3, LogLevel: "debug", LogFormat: "json", BodyMemory: 25_000_000, ShutdownGrace: 5 * time.Second,
 	}
 	if f.Server != want {
@@ -94,8 +94,8 @@ func TestEveryServerKeyIsOverruledInOrder(t *testing.T) {
 		"log.format":         {"json", "text", "json", "json", "text", "json"},
 		"limits.body_memory": {"30 MiB", "31 MiB", "32 MiB", "31457280", "32505856", "33554432"},
 		"shutdown_grace":     {"1s", "2s", "3s", "1s", "2s", "3s"},
-		"agent.test":         {"spawn", "spawn", "spawn", "spawn", "spawn", "spawn"},
-		"agent.deploy":       {"spawn", "spawn", "spawn", "spawn", "spawn", "spawn"},
+		"agent.test":         {"/a.sock", "spawn", "/c.sock", "/a.sock", "spawn", "/c.sock"},
+		"agent.deploy":       {"spawn", "/b.sock", "/c.sock", "spawn", "/b.sock", "/c.sock"},
 		"database":           {"''", "", "", "", "", ""},
 	} {
 		t.Run(key, func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestEveryServerKeyIsOverruledInOrder(t *testing.T) {
 				return map[string]string{
 					"listen": s.Listen, "socket": s.Socket, "url": s.URL, "data": s.Data, "workers": strconv.Itoa(s.Workers),
 					"log.level": s.LogLevel, "log.format": s.LogFormat, "limits.body_memory": strconv.FormatInt(s.BodyMemory, 10),
-					"shutdown_grace": s.ShutdownGrace.String(), "agent.test": "spawn", "agent.deploy": "spawn",
+					"shutdown_grace": s.ShutdownGrace.String(), "agent.test": s.Agent.Test, "agent.deploy": s.Agent.Deploy,
 				}[key]
 			}
 			text := "server: { " + strings.ReplaceAll(key, ".", ": { ") + ": " + v.file + strings.Repeat(" }", strings.Count(key, ".")) + " }\n"
@@ -230,7 +230,9 @@ func TestErrorsOfVariablesAndFlagsNameThem(t *testing.T) {
 		{"", "", "--server-data=", "--server-data: this is empty: fill it in, or leave the flag out"},
 		{"", "", "--server-socket=~/s", "--server-socket: ~ stands for no home directory here"},
 		{"", "", "--server-limits-body-memory=1", "--server-limits-body-memory: at least 1 MiB is wanted here"},
-		{"", "", "--server-agent-test=/run/a.sock", "--server-agent-test: /run/a.sock: not available in this version"},
+		{"", "", "--server-agent-test=run/a.sock", `--server-agent-test: spawn, or the whole path of a socket like /run/deployhook-agents/test.sock, is wanted here, not "run/a.sock"`},
+		{"DEPLOYHOOK_SERVER_AGENT_DEPLOY", "spwan", "", `DEPLOYHOOK_SERVER_AGENT_DEPLOY: spawn, or the whole path of a socket`},
+		{"", "", "--server-agent-deploy=/" + strings.Repeat("x", 107), "--server-agent-deploy: the path of a socket has at most 107 bytes, this one 108"},
 		{"", "", "--server-url=deploy.example.com", "--server-url: an address is wanted here"},
 	} {
 		t.Run(tt.want, func(t *testing.T) {

@@ -135,7 +135,9 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 		return err
 	}
 	defer control.Close()
-	d.hosts = host.New(host.Options{State: filepath.Join(f.Server.Data, "agent"), Version: d.o.Version, Log: d.log})
+	d.hosts = host.New(host.Options{
+		State: filepath.Join(f.Server.Data, "agent"), Sockets: f.Server.Agent.Sockets(), Version: d.o.Version, Log: d.log,
+	})
 	defer d.hosts.Close()
 	d.engine = pipeline.New(pipeline.Options{
 		Store: d.store, Hosts: d.hosts, Mirrors: mirrors, Workers: f.Server.Workers, URL: f.Server.URL, Log: d.log,
@@ -203,7 +205,9 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 	parts.Go(func() { d.watch(background) })
 	d.hosts.Warm()
 	d.log.Info("ready", "listen", public.Addr().String(), "socket", f.Server.Socket, "pipelines", len(f.Deploy.Pipelines), "version", d.o.Version)
-	d.log.Warn("steps run as the daemon's own user and can read what it can, its secrets included", "user", userName())
+	if len(f.Server.Agent.Sockets()) < len(deploy.AgentKinds) {
+		d.log.Warn("steps run as the daemon's own user and can read what it can, its secrets included", "user", userName())
+	}
 	d.notify(systemd.SdNotifyReady + "\n" + d.status())
 
 	var err error

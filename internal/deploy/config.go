@@ -136,6 +136,27 @@ const (
 	CrashStop  CrashPolicy = "stop"
 )
 
+// AgentKind is what an agent is trusted with. On this machine the kinds may run
+// as different users.
+type AgentKind string
+
+// The kinds of agents.
+const (
+	TestAgent   AgentKind = "test"   // whatever is pushed
+	DeployAgent AgentKind = "deploy" // releases and secrets
+)
+
+// AgentKinds are all kinds.
+var AgentKinds = []AgentKind{TestAgent, DeployAgent}
+
+// Agent is the kind of agent that the job's steps run on.
+func (j *Job) Agent() AgentKind {
+	if j.Deploys() || len(j.Secrets) > 0 {
+		return DeployAgent
+	}
+	return TestAgent
+}
+
 // Local is the name of the host that deployhook itself runs on.
 const Local = "local"
 

@@ -4,24 +4,14 @@
 package host
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"deployhook/internal/agent/wire"
 	"deployhook/internal/deploy"
@@ -45,24 +35,18 @@ const (
 
 // Options say how agents are started.
 type Options struct {
-	Command []string // default: this binary with the argument agent
-	State   string   // directory in which agents on this machine work
-	Version string   // of the daemon, for the sentence about an agent of another protocol
+	Command []string // of a child process; default: this binary with the argument agent
+	State   string   // directory in which child processes work
+	// Sockets are the local sockets of those kinds of agents that systemd
+	// starts; the others are child processes.
+	Sockets map[deploy.AgentKind]string
+	Version string // of the daemon, for the sentence about an agent of another protocol
 	Log     *slog.Logger
 }
 
-// Hosts opens agents. One unused agent is kept open ahead, so that a job does
-// not wait for one to start; none is used for a second job.
+// Hosts opens agents.
 type Hosts struct {
-	o Options
-
-	mu     sync.Mutex
-	ahead  *Conn
-	making bool
-	closed bool
-	wg     sync.WaitGroup
-
-	before sync.Once // waits for the agents of the daemon before this one
+	ways map[deploy.AgentKind]*way
 }
 
 // New makes the near end for this machine.
@@ -70,70 +54,139 @@ func New(o Options) *Hosts {
 	if len(o.Command) == 0 {
 		o.Command = []string{"/proc/self/exe", "agent"}
 	}
-	return &Hosts{o: o}
+	h := &Hosts{ways: map[deploy.AgentKind]*way{}}
+	shared := map[string]*way{}
+	for _, kind := range deploy.AgentKinds {
+		socket := o.Sockets[kind]
+		if shared[socket] == nil {
+			shared[socket] = &way{o: o, socket: socket, alone: make(chan bool, 1)}
+			shared[socket].alone <- false
+		}
+		h.ways[kind] = shared[socket]
+	}
+	return h
 }
 
-// Warm starts the agent that is kept ahead.
+// Warm starts the agents that are kept ahead.
 func (h *Hosts) Warm() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed || h.making || h.ahead != nil {
+	for _, w := range h.ways {
+		w.warm()
+	}
+}
+
+// Close ends the agents that are kept ahead; those in use are their users'.
+func (h *Hosts) Close() {
+	for _, w := range h.ways {
+		w.close()
+	}
+}
+
+// Open gives an agent on a host, for one job or one command.
+func (h *Hosts) Open(ctx context.Context, name string, kind deploy.AgentKind) (*Conn, error) {
+	if name != deploy.Local {
+		return nil, fmt.Errorf("host %s: only this machine can be reached", name)
+	}
+	return h.ways[kind].open(ctx)
+}
+
+// way is one way to agents on this machine: child processes, or a local socket.
+// One unused agent is kept open ahead, so that a job does not wait for one to
+// start; none is used for a second job.
+type way struct {
+	o      Options
+	socket string // empty: child processes
+
+	alone chan bool // held while it is found out, or true: no agent of the daemon before this one lives
+
+	mu     sync.Mutex
+	ahead  *Conn
+	making bool
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// start starts an agent.
+func (w *way) start(ctx context.Context) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	if w.socket != "" {
+		return w.connect(ctx)
+	}
+	return w.spawn(ctx)
+}
+
+// warm starts the agent that is kept ahead.
+func (w *way) warm() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed || w.making || w.ahead != nil {
 		return
 	}
-	h.making = true
-	h.wg.Go(func() {
-		h.waitForOthers()
-		ctx, cancel := context.WithTimeout(context.Background(), openTime)
-		defer cancel()
-		c, err := h.spawn(ctx)
-		if err == nil {
-			// The first call is the slow one, at both ends.
-			if _, err = c.Facts(ctx); err != nil {
-				c.Close()
-				c = nil
+	w.making = true
+	w.wg.Go(func() {
+		ctx := context.Background()
+		err := w.first(ctx)
+		var c *Conn
+		if err == nil && !w.hasAhead() {
+			if c, err = w.start(ctx); err == nil {
+				// The first call is the slow one, at both ends.
+				if _, err = c.Facts(ctx); err != nil {
+					c.Close()
+					c = nil
+				}
 			}
 		}
 		if err != nil {
-			h.o.Log.Warn("keeping an agent ready", "err", err)
+			w.o.Log.Warn("keeping an agent ready", "err", err)
 		}
-		h.mu.Lock()
-		h.making = false
-		if !h.closed {
-			h.ahead, c = c, nil
-		}
-		h.mu.Unlock()
-		if c != nil {
-			c.Close()
-		}
+		w.mu.Lock()
+		w.making = false
+		w.mu.Unlock()
+		w.keep(c)
 	})
 }
 
-// Close ends the agent that is kept ahead; those in use are their users'.
-func (h *Hosts) Close() {
-	h.mu.Lock()
-	h.closed = true
-	c := h.ahead
-	h.ahead = nil
-	h.mu.Unlock()
-	h.wg.Wait()
+func (w *way) hasAhead() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ahead != nil
+}
+
+// keep keeps an agent ahead, or ends it when there is one.
+func (w *way) keep(c *Conn) {
+	w.mu.Lock()
+	if c != nil && !w.closed && w.ahead == nil {
+		w.ahead, c = c, nil
+	}
+	w.mu.Unlock()
 	if c != nil {
 		c.Close()
 	}
 }
 
-// Open gives an agent on a host, for one job or one command.
-func (h *Hosts) Open(ctx context.Context, name string) (*Conn, error) {
-	if name != deploy.Local {
-		return nil, fmt.Errorf("host %s: only this machine can be reached", name)
+func (w *way) close() {
+	w.mu.Lock()
+	w.closed = true
+	c := w.ahead
+	w.ahead = nil
+	w.mu.Unlock()
+	w.wg.Wait()
+	if c != nil {
+		c.Close()
 	}
-	h.waitForOthers()
-	h.mu.Lock()
-	c := h.ahead
-	h.ahead = nil
-	h.mu.Unlock()
+}
+
+func (w *way) open(ctx context.Context) (*Conn, error) {
+	if err := w.first(ctx); err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	c := w.ahead
+	w.ahead = nil
+	w.mu.Unlock()
 	// The next one is started when this one is at work: starting it now would
 	// take the processor from the job that waits.
-	time.AfterFunc(warmAfter, h.Warm)
+	time.AfterFunc(warmAfter, w.warm)
 	if c != nil {
 		select {
 		case <-c.done: // it was ended while nobody used it
@@ -142,122 +195,88 @@ func (h *Hosts) Open(ctx context.Context, name string) (*Conn, error) {
 			return c, nil
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, openTime)
-	defer cancel()
-	return h.spawn(ctx)
+	return w.start(ctx)
 }
 
-// waitForOthers waits until the agents that an earlier daemon left have ended
-// their steps: the same job must not run twice at once. One that does not end
-// in time, because a step has stopped it, is killed.
-func (h *Hosts) waitForOthers() {
-	h.before.Do(func() {
-		end := time.Now().Add(closeTime)
-		marks, _ := filepath.Glob(filepath.Join(h.o.State, "agents", "*"))
-		for _, mark := range marks {
-			for {
-				pid, lives := livingAgent(mark)
-				if !lives {
-					break // the next agent buries it
-				}
-				if time.Now().After(end) {
-					h.o.Log.Warn("an agent of the daemon before this one does not end: it is killed", "pid", pid)
-					if pid > 1 {
-						_ = unix.Kill(pid, unix.SIGKILL)
-					}
-					break
-				}
-				time.Sleep(20 * time.Millisecond)
-			}
-		}
-	})
-}
-
-// livingAgent says whether the agent of a mark lives, and its process id.
-func livingAgent(mark string) (pid int, lives bool) {
-	f, err := os.OpenFile(mark, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+// first sees to it that the agents that an earlier daemon left have ended
+// their steps before this one opens its own: the same job must not run twice
+// at once. The first agent waits for them, and ends those that do not end in
+// time because a step has stopped them.
+func (w *way) first(ctx context.Context) error {
+	var alone bool
+	select {
+	case alone = <-w.alone:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { w.alone <- alone }()
+	if alone {
+		return nil
+	}
+	c, err := w.start(ctx)
 	if err != nil {
-		return 0, false
+		return err
 	}
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
-		return 0, false
+	if err := doFor(ctx, c, wire.AloneTime+callTime, wire.RouteAlone); err != nil {
+		c.Close()
+		return err
 	}
-	b := make([]byte, 20)
-	n, _ := f.Read(b)
-	pid, _ = strconv.Atoi(strings.TrimSpace(string(b[:n])))
-	return pid, true
+	alone = true
+	w.keep(c)
+	return nil
 }
 
 // bury ends what a killed agent's steps left running, and removes its
 // directory: the next job may be far away. A fresh agent does it.
-func (h *Hosts) bury() {
-	ctx, cancel := context.WithTimeout(context.Background(), openTime)
-	defer cancel()
-	c, err := h.spawn(ctx)
+func (w *way) bury() {
+	ctx := context.Background()
+	c, err := w.start(ctx)
 	if err == nil {
 		err = do(ctx, c, wire.RouteBury)
 		c.end()
 	}
 	if err != nil {
-		h.o.Log.Warn("ending what a killed agent left", "err", err)
+		w.o.Log.Warn("ending what a killed agent left", "err", err)
 	}
 }
 
 // Conn is an agent in use.
 type Conn struct {
-	hosts  *Hosts
-	log    *slog.Logger
-	cmd    *exec.Cmd
-	conn   net.Conn
-	client *http.Transport
-	done   chan struct{} // the agent's process has ended
-	once   sync.Once
-
-	errs     chan struct{} // closed when all that it complained of was read
-	complain string        // the last line of that
+	way     *way
+	nonce   string
+	conn    net.Conn
+	process process
+	client  *http.Transport
+	done    chan struct{} // the agent's process has ended
+	once    sync.Once
 }
 
-// spawn starts an agent as a child process on a socket pair.
-func (h *Hosts) spawn(ctx context.Context) (*Conn, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("starting an agent: %w", err)
-	}
-	near, far := os.NewFile(uintptr(fds[0]), "agent"), os.NewFile(uintptr(fds[1]), "agent")
-	conn, err := net.FileConn(near)
-	near.Close()
-	if err != nil {
-		far.Close()
-		return nil, fmt.Errorf("starting an agent: %w", err)
-	}
-	stderr, stderrW, err := os.Pipe()
-	if err != nil {
-		conn.Close()
-		far.Close()
-		return nil, fmt.Errorf("starting an agent: %w", err)
-	}
-	cmd := &exec.Cmd{
-		Path: h.o.Command[0], Args: h.o.Command, Stdin: far, Stderr: stderrW, Env: h.environment(),
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true}, // a ctrl-C is not for it, and no terminal
-	}
-	err = cmd.Start()
-	stderrW.Close()
-	far.Close() // the agent alone has it: its end is the end of the stream
-	if err != nil {
-		conn.Close()
-		stderr.Close()
-		return nil, fmt.Errorf("starting an agent: %w", err)
-	}
-	c := &Conn{hosts: h, log: h.o.Log, cmd: cmd, conn: conn, done: make(chan struct{}), errs: make(chan struct{})}
-	go c.readErrors(stderr)
-	go func() {
-		_ = cmd.Wait()
-		close(c.done)
-	}()
-	if err := c.hello(ctx); err != nil {
+// process is the process of an agent, as far as the near end can see it.
+type process interface {
+	// kill ends it at once; then done is closed.
+	kill()
+	// clean says of one that has ended whether it did so by itself, and
+	// cleaned up.
+	clean() bool
+	// how says how it has ended, for a sentence.
+	how() string
+	// unborn says why one did not start, in its own words where it left some.
+	unborn(banner []byte, err error) error
+}
+
+// greet reads the first line of an agent and makes the connection ready for calls.
+func (c *Conn) greet(ctx context.Context) (*Conn, error) {
+	banner, err := c.hello(ctx)
+	var other *wire.ProtocolError
+	switch {
+	case errors.As(err, &other):
 		c.end()
-		return nil, c.unborn(err)
+		return nil, protocolError(fmt.Sprintf("restart deployhook: agent %s, daemon %s", other.Version, c.way.o.Version))
+	case err != nil:
+		c.end()
+		return nil, c.process.unborn(banner, err)
+	case len(banner) > 0:
+		c.way.o.Log.Info("skipped what the login printed before the agent", "bytes", len(banner), "banner", line(string(banner), bannerShown))
 	}
 	c.client = &http.Transport{
 		Protocols: wire.Protocols(), HTTP2: wire.HTTP2(), DisableCompression: true, MaxResponseHeaderBytes: wire.HeaderMost,
@@ -266,48 +285,17 @@ func (h *Hosts) spawn(ctx context.Context) (*Conn, error) {
 	return c, nil
 }
 
-// environment is what an agent gets: nothing of the daemon's own.
-func (h *Hosts) environment() []string {
-	env := []string{wire.StateVariable + "=" + h.o.State}
-	for _, name := range []string{"PATH", "HOME", "LANG", "USER", "SHELL", "TMPDIR"} {
-		if v := os.Getenv(name); v != "" {
-			env = append(env, name+"="+v)
-		}
-	}
-	return env
-}
-
-func (c *Conn) hello(ctx context.Context) error {
+func (c *Conn) hello(ctx context.Context) (banner []byte, err error) {
 	if end, ok := ctx.Deadline(); ok {
 		_ = c.conn.SetReadDeadline(end)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	_, _, banner, err := wire.ReadHello(c.conn)
-	if len(banner) > 0 {
-		c.log.Info("skipped what the login printed before the agent", "bytes", len(banner), "banner", line(string(banner), bannerShown))
-	}
+	_, c.nonce, banner, err = wire.ReadHello(c.conn)
 	if err != nil {
-		return err
+		return banner, err
 	}
-	return c.conn.SetReadDeadline(time.Time{})
-}
-
-// unborn says why an agent did not start, in its own words where it left some.
-func (c *Conn) unborn(err error) error {
-	var other *wire.ProtocolError
-	if errors.As(err, &other) {
-		return protocolError(fmt.Sprintf("restart deployhook: agent %s, daemon %s", other.Version, c.hosts.o.Version))
-	}
-	select {
-	case <-c.errs:
-	case <-time.After(exitTime): // what it started still holds its stderr
-		return fmt.Errorf("starting an agent: %w", err)
-	}
-	if c.complain != "" {
-		return fmt.Errorf("starting an agent: %s", c.complain)
-	}
-	return fmt.Errorf("starting an agent: %w", err)
+	return banner, c.conn.SetReadDeadline(time.Time{})
 }
 
 // protocolError is the sentence about an [ErrProtocol].
@@ -324,20 +312,6 @@ func (c *Conn) dial(context.Context, string, string) (net.Conn, error) {
 		return nil, ErrGone
 	}
 	return conn, nil
-}
-
-// readErrors passes on what an agent complains of, bounded.
-func (c *Conn) readErrors(r io.ReadCloser) {
-	defer close(c.errs)
-	defer r.Close()
-	sc := bufio.NewScanner(r)
-	for n := 0; sc.Scan(); n++ {
-		if n < 100 {
-			c.complain = line(sc.Text(), textMost)
-			c.log.Warn("agent", "err", c.complain)
-		}
-	}
-	_, _ = io.Copy(io.Discard, r)
 }
 
 // lives says whether the agent is still there.
@@ -358,8 +332,8 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 // is ended too.
 func (c *Conn) Close() error {
 	err := c.end()
-	if !c.cmd.ProcessState.Success() {
-		c.hosts.bury()
+	if !c.process.clean() {
+		c.way.bury()
 	}
 	return err
 }
@@ -374,7 +348,7 @@ func (c *Conn) end() error {
 		return nil
 	case <-time.After(closeTime):
 	}
-	_ = c.cmd.Process.Kill()
+	c.process.kill()
 	<-c.done
 	return fmt.Errorf("the agent did not end within %v and was killed", closeTime)
 }
@@ -389,13 +363,10 @@ func (c *Conn) gone(ctx context.Context, err error) error {
 	text := ""
 	select {
 	case <-c.done:
-		text = c.cmd.ProcessState.String()
-		if st, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signal() == syscall.SIGKILL {
-			text += ": a step did it, or the machine is out of memory"
-		}
+		text = c.process.how()
 	case <-time.After(exitTime):
 		// It is stopped, or still ending its steps: nobody waits for that here.
-		_ = c.cmd.Process.Kill()
+		c.process.kill()
 		<-c.done
 		text = "it did not answer any more"
 	}

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 				}
 			}
 		}
-		exitNow(agent.Main("test"))
+		exitNow(agent.Main(agent.Options{Version: "test", Daemon: strings.Join(os.Args[2:], "")}))
 	}
 	if len(os.Args) > 1 {
 		if mode := modes[os.Args[1]]; mode != nil {
@@ -49,6 +49,7 @@ func TestMain(m *testing.M) {
 // modes are what else the test's own binary is started as.
 var modes = map[string]func(){
 	"daemon": daemonToKill, "liar": liar, "steal": steal, "nobody": asNobody, "terminal": onTerminal,
+	"socketdaemon": socketDaemon, "listener": listener,
 }
 
 // exitNow ends the process at once: with -race the usual way waits a second,
@@ -73,7 +74,7 @@ func openIn(t *testing.T, state string) *host.Conn {
 
 func openOf(t *testing.T, h *host.Hosts) *host.Conn {
 	t.Helper()
-	c, err := h.Open(t.Context(), deploy.Local)
+	c, err := h.Open(t.Context(), deploy.Local, deploy.TestAgent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +288,7 @@ func TestWhatAKilledAgentLeftIsEndedByTheNext(t *testing.T) {
 	state, dir := t.TempDir(), t.TempDir()
 	h := host.New(host.Options{State: state, Log: quiet()})
 	defer h.Close()
-	c, err := h.Open(t.Context(), deploy.Local)
+	c, err := h.Open(t.Context(), deploy.Local, deploy.TestAgent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +300,7 @@ func TestWhatAKilledAgentLeftIsEndedByTheNext(t *testing.T) {
 	if !errors.Is(err, host.ErrGone) {
 		t.Fatal(err)
 	}
-	next, err := h.Open(t.Context(), deploy.Local)
+	next, err := h.Open(t.Context(), deploy.Local, deploy.TestAgent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -413,7 +414,7 @@ func TestBrokenTreeIsTheReadersError(t *testing.T) {
 // daemonToKill is a daemon that runs a step until it is killed.
 func daemonToKill() {
 	h := host.New(host.Options{State: os.Args[2], Log: quiet()})
-	c, err := h.Open(context.Background(), deploy.Local)
+	c, err := h.Open(context.Background(), deploy.Local, deploy.TestAgent)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -455,7 +456,7 @@ func TestNothingOutlivesAKilledDaemon(t *testing.T) {
 func BenchmarkStep(b *testing.B) {
 	h := host.New(host.Options{State: b.TempDir(), Log: quiet()})
 	defer h.Close()
-	c, err := h.Open(b.Context(), deploy.Local)
+	c, err := h.Open(b.Context(), deploy.Local, deploy.TestAgent)
 	if err != nil {
 		b.Fatal(err)
 	}

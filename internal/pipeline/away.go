@@ -16,15 +16,16 @@ const awayEvery = 30 * time.Second
 // away is a host whose agent is of another deployhook.
 type away struct {
 	why   string
-	next  time.Time // when it is asked again
-	asked bool      // it is being asked
+	kind  deploy.AgentKind // of which it was found out
+	next  time.Time        // when it is asked again
+	asked bool             // it is being asked
 }
 
 // setAway keeps jobs from a host until its agent can be talked to again.
-func (e *Engine) setAway(name string, why error) {
+func (e *Engine) setAway(name string, kind deploy.AgentKind, why error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.away[name] = &away{why: why.Error(), next: time.Now().Add(awayEvery)}
+	e.away[name] = &away{why: why.Error(), kind: kind, next: time.Now().Add(awayEvery)}
 }
 
 // addAway tells the choice of the next jobs which hosts and paths cannot be
@@ -39,7 +40,7 @@ func (e *Engine) addAway(ctx context.Context, active *deploy.Active, now time.Ti
 		active.Away[name] = a.why
 		if !a.asked && now.After(a.next) {
 			a.asked = true
-			e.workers.Go(func() { e.ask(ctx, name) })
+			e.workers.Go(func() { e.ask(ctx, name, a.kind) })
 		}
 	}
 	for k, j := range e.running {
@@ -58,14 +59,14 @@ func (e *Engine) addAway(ctx context.Context, active *deploy.Active, now time.Ti
 
 // ask opens an agent on a host that was away; jobs start there again when it
 // is one of this deployhook.
-func (e *Engine) ask(ctx context.Context, name string) {
-	conn, err := e.Hosts.Open(ctx, name)
+func (e *Engine) ask(ctx context.Context, name string, kind deploy.AgentKind) {
+	conn, err := e.Hosts.Open(ctx, name, kind)
 	if err == nil {
 		conn.Close()
 	}
 	e.mu.Lock()
 	if errors.Is(err, host.ErrProtocol) {
-		e.away[name] = &away{why: err.Error(), next: time.Now().Add(awayEvery)}
+		e.away[name] = &away{why: err.Error(), kind: kind, next: time.Now().Add(awayEvery)}
 	} else {
 		delete(e.away, name)
 	}

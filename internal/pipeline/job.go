@@ -105,6 +105,14 @@ func (j *job) interrupted(what string) outcome {
 
 // load reads what the job is about.
 func (j *job) load(ctx context.Context) error {
+	if err := j.find(ctx); err != nil {
+		return err
+	}
+	return j.read(ctx)
+}
+
+// find looks up the run of the job and what its config says of it.
+func (j *job) find(ctx context.Context) error {
 	e := j.engine
 	var err error
 	if j.run == nil {
@@ -122,6 +130,11 @@ func (j *job) load(ctx context.Context) error {
 	if j.spec = j.pipe.Job(j.key.job); j.spec == nil {
 		return fmt.Errorf("the config of run %d has no job %s", j.run.ID, j.key.job)
 	}
+	return nil
+}
+
+// read reads the event and the secrets.
+func (j *job) read(ctx context.Context) error {
 	j.mu.Lock()
 	for i := range j.run.Jobs {
 		if rj := &j.run.Jobs[i]; rj.Name == j.key.job {
@@ -129,10 +142,11 @@ func (j *job) load(ctx context.Context) error {
 		}
 	}
 	j.mu.Unlock()
-	if j.event, j.payload, err = e.eventOf(ctx, j.run); err != nil {
+	var err error
+	if j.event, j.payload, err = j.engine.eventOf(ctx, j.run); err != nil {
 		return err
 	}
-	j.secrets = e.secretValues(ctx, j.run, j.spec)
+	j.secrets = j.engine.secretValues(ctx, j.run, j.spec)
 	return nil
 }
 
@@ -169,22 +183,19 @@ func (e *Engine) secretValues(ctx context.Context, run *deploy.Run, spec *deploy
 
 // do runs the job from its beginning.
 func (j *job) do(ctx context.Context) outcome {
-	opened := make(chan error, 1)
 	var conn *host.Conn
-	go func() {
-		var err error
-		if conn, err = j.engine.Hosts.Open(ctx, deploy.Local); errors.Is(err, host.ErrProtocol) {
-			conn = nil
-		} else if err != nil {
-			err = fmt.Errorf("opening an agent: %w", err)
-		} else if !j.deploys {
-			j.workspace, err = conn.OpenWorkspace(ctx, fmt.Sprintf("%d-%s-%d", j.key.run, j.key.job, j.attempt))
+	err := j.find(ctx)
+	if err == nil {
+		opened := make(chan error, 1)
+		go func() {
+			var err error
+			conn, err = j.open(ctx)
+			opened <- err
+		}()
+		err = j.read(ctx)
+		if oerr := <-opened; err == nil {
+			err = oerr
 		}
-		opened <- err
-	}()
-	err := j.load(ctx)
-	if oerr := <-opened; err == nil {
-		err = oerr
 	}
 	if conn != nil {
 		defer j.close(conn)
@@ -205,10 +216,24 @@ func (j *job) do(ctx context.Context) outcome {
 		return outcome{state: deploy.Running}
 	}
 	if errors.Is(err, host.ErrProtocol) {
-		j.engine.setAway(j.host(), err)
+		j.engine.setAway(j.host(), j.spec.Agent(), err)
 		return outcome{state: deploy.Waiting, waiting: err.Error()}
 	}
 	return j.work(ctx, conn, err)
+}
+
+// open opens the job's agent, and its workspace when it is not a deploy job.
+func (j *job) open(ctx context.Context) (*host.Conn, error) {
+	conn, err := j.engine.Hosts.Open(ctx, deploy.Local, j.spec.Agent())
+	switch {
+	case errors.Is(err, host.ErrProtocol):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("opening an agent: %w", err)
+	case !j.deploys:
+		j.workspace, err = conn.OpenWorkspace(ctx, fmt.Sprintf("%d-%s-%d", j.key.run, j.key.job, j.attempt))
+	}
+	return conn, err
 }
 
 // repeatable says whether the job's steps may run twice. Then they need not

@@ -273,7 +273,7 @@ func releaseJob(p *deploy.Pipeline, name string) (*deploy.Job, error) {
 
 // look reads the journal of a path without taking its lock.
 func (e *Engine) look(ctx context.Context, where, path string) (*deploy.Found, error) {
-	conn, err := e.Hosts.Open(ctx, where)
+	conn, err := e.Hosts.Open(ctx, where, deploy.DeployAgent)
 	if err != nil {
 		return nil, fmt.Errorf("opening an agent: %w", err)
 	}

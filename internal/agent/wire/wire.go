@@ -66,7 +66,12 @@ const (
 	RouteAbandon   = "/release/abandon"
 	RoutePrune     = "/release/prune"
 	RouteBury      = "/bury"
+	RouteAlone     = "/alone"
+	RouteKill      = "/kill"
 )
+
+// AloneTime is how long other agents have to end before they are killed.
+const AloneTime = 20 * time.Second
 
 // Environment variables between the two ends and to steps.
 const (
@@ -197,11 +202,20 @@ type Cancel struct {
 	ID string `json:"id"`
 }
 
+// Kill names the agent to end, by its nonce.
+type Kill struct {
+	Nonce string `json:"nonce"`
+}
+
 // Hello writes the first line of an agent.
 func Hello(w io.Writer, version, nonce string) error {
 	_, err := fmt.Fprintf(w, "deployhook-agent %d %s %s\n", Protocol, version, nonce)
 	return err
 }
+
+// Goodbye is the last word of an agent that has cleaned up, behind whatever
+// else it has sent.
+func Goodbye(nonce string) string { return "\ndeployhook-agent " + nonce + " has ended\n" }
 
 // ProtocolError is an agent that speaks another protocol.
 type ProtocolError struct {
