@@ -130,8 +130,8 @@ func TestStopWithinItsGraceLetsASwitchEnd(t *testing.T) {
 	s.start(config)
 	s.want(s.push("one"), "succeeded")
 	id := s.push("slow")
-	waits := s.push("two")
 	s.until("the deploy is past its switch", func() bool { return s.exists("switched") })
+	waits := s.push("two") // not before: it would supersede what has not begun
 	s.untilJob(waits, "deploy", "waiting")
 	stopped := make(chan struct{})
 	go func() { s.stop(); close(stopped) }()

@@ -92,7 +92,7 @@ func lies(what string) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		result := func(text string) { _ = wire.WriteFrame(w, wire.FrameResult, []byte(text)) }
-		if r.URL.Path == wire.RouteCancel || r.URL.Path == wire.RouteBury {
+		if r.URL.Path == wire.RouteCancel || r.URL.Path == wire.RouteBury || r.URL.Path == wire.RouteAlone {
 			_, _ = io.WriteString(w, "{}")
 			return
 		}
