@@ -44,12 +44,15 @@ bench: tools ## figures next to adnanh/webhook, as a table
 	@go run ./bench
 
 # Not made anew by root, whose PATH may have no Go, when make build has made it.
-install: ## binary and unit, below DESTDIR
+install: ## binary, units and users, below DESTDIR
 	@test -x $(BINARY) || $(MAKE) build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/deployhook
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' systemd/deployhook.service > $(DESTDIR)$(UNITDIR)/deployhook.service
-	chmod 0644 $(DESTDIR)$(UNITDIR)/deployhook.service
+	@for unit in systemd/*.service systemd/*.socket; do \
+		sed 's|/usr/local/bin/|$(PREFIX)/bin/|' "$$unit" > "$(DESTDIR)$(UNITDIR)/$${unit##*/}" && \
+		chmod 0644 "$(DESTDIR)$(UNITDIR)/$${unit##*/}" || exit 1; \
+	done
+	install -D -m 0644 systemd/deployhook.sysusers $(DESTDIR)/usr/lib/sysusers.d/deployhook.conf
 	install -D -m 0644 deploy.yaml.example $(DESTDIR)$(PREFIX)/share/doc/deployhook/deploy.yaml.example
 
 docs: ## the pages that are made from the program itself

@@ -10,89 +10,154 @@ import (
 	"time"
 )
 
-// TestFirstDeployOnARealSystemd boots a real systemd, does what
-// docs/first-deploy.md says, command by command, and then what happens to a
-// service: pushes, reloads, a hang, kill -9, a stop.
+// machine is what is copied into a lab: units, programs, and a script.
+type machine struct {
+	t   *testing.T
+	lab string
+	dir string
+}
+
+// inLab makes a machine whose script is a file of testdata.
 //
 // It runs where DEPLOYHOOK_SYSTEMD_LAB names the directory of a lab whose
 // program run boots a systemd, copies a directory into it and runs a command
 // there; .ci/run names it. The first time the lab makes its root, which takes
 // minutes.
-func TestFirstDeployOnARealSystemd(t *testing.T) {
+func inLab(t *testing.T, script string) *machine {
+	t.Helper()
 	lab := os.Getenv("DEPLOYHOOK_SYSTEMD_LAB")
 	if lab == "" {
 		t.Skip("DEPLOYHOOK_SYSTEMD_LAB names no lab")
 	}
-	dir := t.TempDir()
-	// The page's commands find these where its reader is: in the home directory.
-	home := filepath.Join(dir, "home")
-	write := func(path, text string, mode os.FileMode) {
-		t.Helper()
-		path = filepath.Join(dir, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	read := func(path string) string {
-		t.Helper()
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	command := func(dir string, env []string, name string, args ...string) {
-		t.Helper()
-		cmd := exec.Command(name, args...)
-		cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s %q: %v\n%s", name, args, err, out)
-		}
-	}
-	command("..", []string{"CGO_ENABLED=0"}, "go", "build", "-o", filepath.Join(home, "deployhook"), "./cmd/deployhook")
-	write("home/deployhook.service", read("deployhook.service"), 0o644)
+	m := &machine{t: t, lab: lab, dir: t.TempDir()}
+	m.write("test.sh", m.read("testdata/"+script), 0o755)
+	return m
+}
 
-	page := read("../docs/first-deploy.md")
-	console, files := blocks(page)
-	write("doc.sh", console, 0o755)
-	write("deploy.yaml", strings.Replace(files[0], "    on:\n", "    clone_url: /srv/git/shop.git\n    on:\n", 1), 0o644)
-	write("token.yaml", files[2], 0o644)
-	write("root/etc/systemd/system/shop.service", files[1], 0o644)
-	write("root/usr/local/bin/enable-course", "#!/bin/sh\necho \"$1 is enabled\"\n", 0o755)
-	// Stand-ins for what the page takes as installed.
-	write("root/usr/bin/node", "#!/bin/sh\nexec sleep infinity\n", 0o755)
-	write("root/usr/bin/npm", "#!/bin/sh\necho \"npm $*\"\n", 0o755)
-	write("root/usr/local/bin/ssh-keygen", "#!/bin/sh\nfor last; do :; done\necho key > \"$last\" && echo key > \"$last.pub\"\n", 0o755)
-	write("test.sh", read("testdata/lab.sh"), 0o755)
+func (m *machine) write(path, text string, mode os.FileMode) {
+	m.t.Helper()
+	path = filepath.Join(m.dir, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		m.t.Fatal(err)
+	}
+}
 
-	repo := filepath.Join(t.TempDir(), "shop")
+func (m *machine) read(path string) string {
+	m.t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func (m *machine) command(dir string, env []string, name string, args ...string) {
+	m.t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		m.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+}
+
+// build puts the binary at a path.
+func (m *machine) build(path string) {
+	m.t.Helper()
+	m.command("..", []string{"CGO_ENABLED=0"}, "go", "build", "-o", filepath.Join(m.dir, path), "./cmd/deployhook")
+}
+
+// units puts all units, and the users, at a directory.
+func (m *machine) units(dir string) {
+	m.t.Helper()
+	for _, pattern := range []string{"*.service", "*.socket", "*.sysusers"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil || len(names) == 0 {
+			m.t.Fatal(pattern, err)
+		}
+		for _, name := range names {
+			m.write(filepath.Join(dir, name), m.read(name), 0o644)
+		}
+	}
+}
+
+// repository puts a repository with one commit at /srv/git/shop.git.
+func (m *machine) repository() {
+	m.t.Helper()
+	repo := filepath.Join(m.t.TempDir(), "shop")
 	env := []string{
 		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com",
 		"GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com",
 	}
-	command("", env, "git", "init", "-q", "-b", "main", repo)
+	m.command("", env, "git", "init", "-q", "-b", "main", repo)
 	if err := os.WriteFile(filepath.Join(repo, "server.js"), []byte("// one\n"), 0o644); err != nil {
-		t.Fatal(err)
+		m.t.Fatal(err)
 	}
-	command(repo, env, "git", "add", "-A")
-	command(repo, env, "git", "commit", "-q", "-m", "one")
-	command(repo, env, "git", "clone", "-q", "--bare", repo, filepath.Join(dir, "root/srv/git/shop.git"))
+	m.command(repo, env, "git", "add", "-A")
+	m.command(repo, env, "git", "commit", "-q", "-m", "one")
+	m.command(repo, env, "git", "clone", "-q", "--bare", repo, filepath.Join(m.dir, "root/srv/git/shop.git"))
+}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 18*time.Minute)
+// run boots the lab and runs the script, whose last line says that all held.
+func (m *machine) run(env []string, flags ...string) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), 18*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(lab, "run"), "-c", "-t", "420", dir, "./test.sh")
+	args := append(flags, m.dir, "env")
+	cmd := exec.CommandContext(ctx, filepath.Join(m.lab, "run"), append(append(args, env...), "./test.sh")...)
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
+	m.t.Logf("%s", out)
 	if err != nil {
-		t.Fatalf("the lab: %v", err)
+		m.t.Fatalf("the lab: %v", err)
 	}
 	if !strings.Contains(string(out), "all held\n") {
-		t.Error("the lab's script did not come to its end")
+		m.t.Error("the lab's script did not come to its end")
 	}
+}
+
+// TestFirstDeployOnARealSystemd does what docs/first-deploy.md says, command by
+// command, and then what happens to a service: pushes, reloads, a hang,
+// kill -9, a stop.
+func TestFirstDeployOnARealSystemd(t *testing.T) {
+	m := inLab(t, "lab.sh")
+	// The page's commands find these where its reader is: in the home directory.
+	m.build("home/deployhook")
+	m.units("home/systemd")
+	page := m.read("../docs/first-deploy.md")
+	console, files := blocks(page)
+	m.write("doc.sh", console, 0o755)
+	m.write("deploy.yaml", strings.Replace(files[0], "    on:\n", "    clone_url: /srv/git/shop.git\n    on:\n", 1), 0o644)
+	m.write("token.yaml", files[2], 0o644)
+	m.write("root/etc/systemd/system/shop.service", files[1], 0o644)
+	m.write("root/usr/local/bin/enable-course", "#!/bin/sh\necho \"$1 is enabled\"\n", 0o755)
+	// Stand-ins for what the page takes as installed.
+	m.write("root/usr/bin/node", "#!/bin/sh\nexec sleep infinity\n", 0o755)
+	m.write("root/usr/bin/npm", "#!/bin/sh\necho \"npm $*\"\n", 0o755)
+	m.write("root/usr/local/bin/ssh-keygen", "#!/bin/sh\nfor last; do :; done\necho key > \"$last\" && echo key > \"$last.pub\"\n", 0o755)
+	m.repository()
+	m.run(nil, "-c", "-t", "420")
+}
+
+// TestUsersOnARealSystemd runs jobs through the units' sockets, and has their
+// steps try what they must not be able to do.
+func TestUsersOnARealSystemd(t *testing.T) {
+	m := inLab(t, "users.sh")
+	m.build("deployhook")
+	m.units(".")
+	m.repository()
+	m.run([]string{"PUSHES=2000", "RESTARTS=20"}, "-c", "-t", "600")
+}
+
+// TestLimitsOnARealSystemd runs jobs that want more than they may have; the
+// kernel that keeps them from it is the lab's own.
+func TestLimitsOnARealSystemd(t *testing.T) {
+	m := inLab(t, "limits.sh")
+	m.build("deployhook")
+	m.units(".")
+	m.run(nil, "-t", "600")
 }
 
 // blocks takes a page apart: the commands of its console blocks as one shell
@@ -134,12 +199,12 @@ func commandOf(line string) string {
 	switch {
 	case strings.HasPrefix(line, "make build"), strings.HasPrefix(line, "scp "):
 		return ""
-	case strings.HasPrefix(line, "sudo systemctl reload"):
-		return "before_token\n" + line
 	case strings.HasPrefix(line, "deployhook check"):
 		return "before_check\n" + line
+	case strings.HasPrefix(line, "sudo systemctl restart deployhook"):
+		return "before_token\n" + line
 	case strings.HasPrefix(line, "curl -i "):
-		return "TOKEN=$(cat /etc/deployhook/webhook-token)\n" + elsewhere.Replace(line)
+		return "until [ \"$(curl -s http://127.0.0.1:8484/readyz)\" = ready ]; do sleep 0.1; done\nTOKEN=$(cat /etc/deployhook/credentials/webhook-token)\n" + elsewhere.Replace(line)
 	}
 	return line
 }

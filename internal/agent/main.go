@@ -29,6 +29,7 @@ import (
 type Agent struct {
 	nonce string
 	state *state
+	group *cgroup // nil: none for this agent alone
 
 	mu        sync.Mutex
 	path      *release.Path // opened, or nil
@@ -134,6 +135,8 @@ func newAgent(conn *os.File, daemon string) (*Agent, error) {
 	}
 	a := &Agent{nonce: hex.EncodeToString(nonce), files: map[string]string{}, steps: map[string]*step{}, canceled: map[string]bool{}}
 	a.reap.own = map[int]bool{}
+	a.group = openCgroup("/sys/fs/cgroup", "/proc/self/cgroup")
+	a.reap.group = a.group
 	var err error
 	a.state, err = openState(a.nonce)
 	return a, err

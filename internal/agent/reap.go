@@ -20,8 +20,9 @@ import (
 // reaper takes in the processes that steps leave behind: the agent is their
 // subreaper, so whatever loses its parent becomes its child.
 type reaper struct {
-	mu  sync.Mutex
-	own map[int]bool // steps' own processes, whose status os/exec reads
+	mu    sync.Mutex
+	own   map[int]bool // steps' own processes, whose status os/exec reads
+	group *cgroup      // where the steps are; nil: in no group of their own
 }
 
 // start starts a step's process so that its status is never taken away.
@@ -89,6 +90,9 @@ func (r *reaper) endAll(group int) []string {
 	for end := time.Now().Add(endTime); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		r.sweep()
 		list := descendants(os.Getpid())
+		if r.group != nil {
+			list = union(list, r.group.left())
+		}
 		if len(list) == 0 {
 			break
 		}
@@ -109,8 +113,25 @@ func (r *reaper) endAll(group int) []string {
 			}
 			_ = unix.Kill(p.pid, unix.SIGKILL)
 		}
+		if r.group != nil {
+			r.group.kill()
+		}
 	}
 	return names
+}
+
+// union adds to a list what only the other has.
+func union(list, other []process) []process {
+	has := map[int]bool{}
+	for _, p := range list {
+		has[p.pid] = true
+	}
+	for _, p := range other {
+		if !has[p.pid] {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // hasChildren says whether the agent has any child at all.

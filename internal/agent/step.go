@@ -119,7 +119,9 @@ func (a *Agent) run(w http.ResponseWriter, cmd *exec.Cmd, req *wire.Step, s *ste
 	if err != nil {
 		return wire.Result{Error: err.Error()}
 	}
-	err = a.reap.start(cmd)
+	if err = a.confine(cmd, req.Limits); err == nil {
+		err = a.reap.start(cmd)
+	}
 	out.started()
 	if err != nil {
 		out.close()
@@ -144,8 +146,31 @@ func (a *Agent) run(w http.ResponseWriter, cmd *exec.Cmd, req *wire.Step, s *ste
 	}
 	out.close()
 	describe(&res, cmd, why)
+	if a.group != nil {
+		text := a.group.explain(req.Limits) // counted also when nobody asks
+		if text != "" && why == notStopped && (res.ExitCode == nil || *res.ExitCode != 0) {
+			res.Error = text
+		}
+	}
 	return res
 }
+
+// confine has a step begin in the group of the steps, within the job's limits.
+func (a *Agent) confine(cmd *exec.Cmd, l wire.Limits) error {
+	if a.group == nil {
+		if l != (wire.Limits{}) {
+			return errNoGroup
+		}
+		return nil
+	}
+	if err := a.group.limit(l); err != nil {
+		return err
+	}
+	a.group.contain(cmd)
+	return nil
+}
+
+var errNoGroup = errors.New("limits cannot be kept here: they need agents that systemd starts in control groups of their own (server.agent: {test, deploy} with the sockets of the units)")
 
 // watch waits until the process has ended, and ends it when it must. A child
 // that keeps the pipes open does not keep the step.

@@ -212,6 +212,7 @@ func (b *builder) job(p *deploy.Pipeline, pipeline *node, name, previous string,
 			}
 		}
 	}
+	j.Limits = b.limits(n.get("limits"))
 	if r := n.get("release"); r != nil {
 		j.Release = b.release(p, name, r, pipeline)
 	}
@@ -253,6 +254,22 @@ func firstNode(list ...*node) *node {
 		}
 	}
 	return nil
+}
+
+// memoryLeast is what a shell and one small program need, in bytes.
+const memoryLeast = 4 << 20
+
+func (b *builder) limits(n *node) (l deploy.Limits) {
+	if m := n.get("memory"); m != nil {
+		if l.Memory, _ = parseSize(m.text); l.Memory < memoryLeast { // the checker has read it
+			b.bad(m, "at least %d MiB is wanted here", memoryLeast>>20)
+		}
+	}
+	if c := n.get("cpu"); c != nil {
+		l.CPU, _ = strconv.ParseFloat(c.text, 64)
+	}
+	l.PIDs = numberOf(n.get("pids"), 0)
+	return l
 }
 
 // hosts reads host or hosts.

@@ -214,6 +214,7 @@ func (d *describer) job(at string, j *deploy.Job) {
 	for _, v := range j.Secrets {
 		d.line("secret", v.Name+" "+sourceText(v.Secret))
 	}
+	d.line("limits", limitsText(j.Limits))
 	if r := j.Release; r != nil {
 		d.line("release", r.Path)
 		d.line("keeps", fmt.Sprintf("%d that were live, %d that were not", r.Keep, r.KeepFailed), at+".release.keep", at+".release.keep_failed")
@@ -300,4 +301,18 @@ func started(p *deploy.Pipeline, named bool) string {
 		return "by hand only: deployhook trigger " + p.Name
 	}
 	return strings.Join(by, ", or ")
+}
+
+func limitsText(l deploy.Limits) string {
+	var parts []string
+	if l.Memory > 0 {
+		parts = append(parts, sizeText(l.Memory)+" of memory")
+	}
+	if l.CPU > 0 {
+		parts = append(parts, strconv.FormatFloat(l.CPU, 'g', -1, 64)+" processors")
+	}
+	if l.PIDs > 0 {
+		parts = append(parts, strconv.Itoa(l.PIDs)+" processes and threads")
+	}
+	return strings.Join(parts, ", ")
 }

@@ -33,6 +33,13 @@ func (f *File) atOdds() (list Problems) {
 			}
 		}
 	}
+	for _, p := range f.Deploy.Pipelines {
+		for _, j := range p.Jobs {
+			if j.Limits != (deploy.Limits{}) && f.Server.Agent.of(j.Agent()) == spawn {
+				warn("pipelines."+p.Name+".jobs."+j.Name+".limits", "they need agents that systemd starts: with server.agent.%s: spawn the job fails", j.Agent())
+			}
+		}
+	}
 	return append(list, f.oneUser()...)
 }
 

@@ -153,7 +153,10 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 			}
 			seen[*k.secret] = true
 			path := "hooks." + h.Name + "." + k.name
-			v, err := Resolve(ctx, *k.secret)
+			v, err := f.look(ctx, *k.secret)
+			if errors.Is(err, errUnknown) {
+				continue
+			}
 			if err != nil {
 				p := problem(path, "%s", reason(*k.secret, err))
 				p.Unread = errors.As(err, new(notHereError)) || errors.Is(err, fs.ErrPermission)
@@ -172,7 +175,10 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 		if !strings.Contains(path, ".") { // else it stands where it is used
 			path = "secrets." + path
 		}
-		v, err := Resolve(ctx, s)
+		v, err := f.look(ctx, s)
+		if errors.Is(err, errUnknown) {
+			continue
+		}
 		if err != nil {
 			warnings = append(warnings, problem(path, "%s", reason(s, err)))
 		} else if len(v) < maskLeast {
@@ -180,6 +186,36 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 		}
 	}
 	return errs, warnings
+}
+
+// CredentialFile is where the file of a credential is kept: beside deploy.yaml,
+// for root alone.
+func CredentialFile(config, name string) string {
+	return filepath.Join(filepath.Dir(config), "credentials", name)
+}
+
+// errUnknown is about a secret that the daemon alone can read.
+var errUnknown = errors.New("only the daemon can read it")
+
+// look is Resolve for a check. Credentials are given to the daemon's process
+// alone: elsewhere the file is read that they come from, if it may be.
+func (f *File) look(ctx context.Context, s deploy.Secret) (string, error) {
+	if s.Credential == "" || os.Getenv("CREDENTIALS_DIRECTORY") != "" {
+		return Resolve(ctx, s)
+	}
+	file := CredentialFile(f.Path, s.Credential)
+	switch _, err := os.Stat(file); {
+	case errors.Is(err, fs.ErrPermission):
+		return "", errUnknown
+	case err != nil:
+		return Resolve(ctx, s)
+	}
+	name := s.Name
+	v, err := Resolve(ctx, deploy.Secret{Name: name, File: file})
+	if errors.Is(err, fs.ErrPermission) {
+		err = errUnknown
+	}
+	return v, err
 }
 
 // reason is an error of Resolve without the name, which its place has.

@@ -186,3 +186,35 @@ pipelines:
 		"deploy.yaml:17:28: pipelines.p.jobs.j.secrets.A: it has 1 byte; values under 6 bytes are not masked in logs",
 	)
 }
+
+// The daemon alone gets credentials: check reads the file that they come from,
+// and says nothing where it may not.
+func TestCheckReadsWhereCredentialsAreKept(t *testing.T) {
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "credentials"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := "hooks: { h: { secret: { credential: hook } } }\n"
+	for value, want := range map[string]string{
+		"":                                 "deploy.yaml:1:25: hooks.h.secret: it is empty",
+		"short\n":                          "deploy.yaml:1:25: hooks.h.secret: it has 5 characters, and 16 are the least: make one with openssl rand -hex 32",
+		"0123456789abcdef0123456789abcdef": "",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "credentials", "hook"), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := Parse(filepath.Join(dir, "deploy.yaml"), []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		errs, _ := CheckSecrets(t.Context(), f)
+		var got []string
+		for _, e := range errs {
+			got = append(got, e.String())
+		}
+		if strings.Join(got, "\n") != want {
+			t.Errorf("a secret of %d characters: %q, want %q", len(value), got, want)
+		}
+	}
+}

@@ -175,9 +175,17 @@ type Job struct {
 	Secrets    []SecretVariable
 	Group      string // concurrency.group; a deploy job's default is PIPELINE/JOB, a test job's is empty
 	OnCrash    CrashPolicy
+	Limits     Limits // of all steps together
 	Steps      []Step
 	Release    *ReleaseSpec // nil = a test job
 	Restart    string       // shell command after the switch; empty = none
+}
+
+// Limits bound what the steps of a job use together; 0 is no limit.
+type Limits struct {
+	Memory int64   // bytes, without swap
+	CPU    float64 // processors
+	PIDs   int     // processes and threads
 }
 
 // Deploys says whether the job publishes a release.

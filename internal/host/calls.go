@@ -48,6 +48,7 @@ type (
 	OpenRelease = wire.OpenRelease
 	Prepare     = wire.Prepare
 	Activate    = wire.Activate
+	Limits      = wire.Limits
 )
 
 // call sends a request and reads its answer.
@@ -315,6 +316,7 @@ type Step struct {
 	Env     []string // KEY=value
 	Path    []string // before PATH
 	Timeout time.Duration
+	Limits  Limits            // of the job
 	Files   map[string][]byte // a variable that gets the path of a file with this content
 }
 
@@ -333,7 +335,7 @@ type StepResult struct {
 // [ErrGone]: the agent ended, and nobody knows how the step did. So it is when
 // an agent does not end a step in time, or sends more output than a step may have.
 func (c *Conn) Step(ctx context.Context, s Step, out func(stream uint8, chunk []byte)) (StepResult, error) {
-	req := wire.Step{ID: s.ID, Command: s.Command, Shell: s.Shell, Dir: s.Dir, Env: s.Env, Path: s.Path, Timeout: s.Timeout.Milliseconds()}
+	req := wire.Step{ID: s.ID, Command: s.Command, Shell: s.Shell, Dir: s.Dir, Env: s.Env, Path: s.Path, Timeout: s.Timeout.Milliseconds(), Limits: s.Limits}
 	// Sent with every step: one before may have changed what it was given.
 	for name, content := range s.Files {
 		req.Files = append(req.Files, name)

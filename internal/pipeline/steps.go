@@ -232,7 +232,7 @@ func (j *job) try(ctx context.Context, conn *host.Conn, step *deploy.Step, dir s
 	req := host.Step{
 		ID: strconv.Itoa(j.next - 1), Command: step.Run, Shell: first(step.Shell, j.spec.Shell),
 		Dir: path.Join(dir, first(step.WorkingDir, j.spec.WorkingDir)),
-		Env: env, Path: j.spec.Path, Timeout: step.Timeout,
+		Env: env, Path: j.spec.Path, Timeout: step.Timeout, Limits: host.Limits(j.spec.Limits),
 	}
 	if req.Timeout == 0 {
 		req.Timeout = j.spec.Timeout

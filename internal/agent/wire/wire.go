@@ -185,6 +185,14 @@ type Step struct {
 	Timeout int64    `json:"timeout_ms"`
 	// Inline are small files that come with the step itself, by variable.
 	Inline map[string][]byte `json:"inline,omitempty"`
+	Limits Limits            `json:"limits"` // of all steps of the job together
+}
+
+// Limits bound what the steps of a job use; 0 is no limit.
+type Limits struct {
+	Memory int64   `json:"memory,omitempty"` // bytes
+	CPU    float64 `json:"cpu,omitempty"`    // processors
+	PIDs   int     `json:"pids,omitempty"`   // processes and threads
 }
 
 // Result is how a step ended.
