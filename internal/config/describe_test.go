@@ -33,6 +33,7 @@ pipelines:
 	Describe(&b, f)
 	want := `server
   listen    127.0.0.1:8484 (default)
+  proxies   127.0.0.0/8, ::1 name the sender (default)
   data      /var/lib/deployhook (default)
   socket    /run/deployhook/control.sock (default)
   agents    test spawn, deploy spawn (default)
