@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -145,6 +146,7 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	})
 	d.rc = receiver.New(receiver.Options{
 		Config: d.config, Secret: config.Resolve, Store: d.store, Log: d.log, BodyMemory: f.Server.BodyMemory, Allowed: d.engine.Allowed,
+		Proxies: f.Server.TrustedProxies,
 	})
 	return d.serve(ctx, f, public, control, passed)
 }
@@ -394,7 +396,7 @@ func (d *daemon) reload(ctx context.Context) (string, error) {
 	}
 	old := d.file.Load()
 	text := fmt.Sprintf("%s is in force: %s, %s", f.Path, counted(len(f.Deploy.Pipelines), "pipeline"), counted(len(f.Deploy.Hooks), "hook"))
-	if f.Server != old.Server {
+	if !reflect.DeepEqual(f.Server, old.Server) {
 		text += "; the section server has changed and counts from the next start"
 	}
 	if err := d.use(ctx, f); err != nil {
