@@ -133,7 +133,11 @@ func readPart(ctx context.Context, s deploy.Secret) (string, error) {
 		return "", fmt.Errorf("%s cannot be read by user %s: give the unit LoadCredential=%s:%s and write {credential: %s} here, or copy it where that user can read it (docs/proxy.md): %w",
 			s.File, userName(), name, s.File, name, fs.ErrPermission)
 	}
-	return "", reasonError{text: reason(s, err), cause: err}
+	text = reason(s, err)
+	if s.File != "" && !strings.Contains(text, s.File) {
+		text = s.File + ": " + text
+	}
+	return "", reasonError{text: text, cause: err}
 }
 
 // reasonError says less than its cause, whose place is known.
