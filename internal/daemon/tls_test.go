@@ -63,9 +63,9 @@ func secure(most uint16) *http.Client {
 	}}
 }
 
-// begin starts a command that becomes the daemon, and waits until its address
-// answers through the client.
-func (s *site) begin(cmd *exec.Cmd, c *http.Client) {
+// begin starts a command that becomes the daemon, and waits until its address,
+// https:// or http:// and it, is ready.
+func (s *site) begin(cmd *exec.Cmd, c *http.Client, scheme string) {
 	s.t.Helper()
 	s.log = &output{}
 	s.cmd = cmd
@@ -74,10 +74,13 @@ func (s *site) begin(cmd *exec.Cmd, c *http.Client) {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	for _, f := range cmd.ExtraFiles { // else the socket would outlive its daemon
+		f.Close()
+	}
 	s.exited = make(chan struct{})
 	go func(cmd *exec.Cmd, exited chan struct{}) { _ = cmd.Wait(); close(exited) }(s.cmd, s.exited)
 	s.until("the daemon is ready", func() bool {
-		res, err := c.Get("https://" + s.addr + "/readyz")
+		res, err := c.Get(scheme + s.addr + "/readyz")
 		if err == nil {
 			res.Body.Close()
 		}
@@ -90,12 +93,16 @@ func (s *site) tlsConfig() string {
 	return strings.Replace(s.config(""), "server: {", "server: { tls: { certificate: "+s.path("live/cert.pem")+", key: "+s.path("live/key.pem")+" },", 1)
 }
 
-// signed is a signed push of main as GitHub sends it, filled up to a size.
-func signed(t *testing.T, url, id string, size int) *http.Request {
+// signed is a signed push as GitHub sends it, filled up to a size: of a commit
+// to main, or without one of something that nobody wants.
+func signed(t *testing.T, url, id, commit string, size int) *http.Request {
 	t.Helper()
 	p := map[string]any{
 		"ref": "refs/heads/docs", "before": strings.Repeat("a", 40), "after": strings.Repeat("b", 40),
 		"repository": map[string]any{"html_url": "https://github.com/acme/shop"}, "fill": "",
+	}
+	if commit != "" {
+		p["ref"], p["after"] = "refs/heads/main", commit
 	}
 	body, err := json.Marshal(p)
 	if err != nil {
@@ -175,9 +182,9 @@ func TestCertificateIsServedAndChangedWithoutARestart(t *testing.T) {
 	s.renew("one")
 	s.write("deploy.yaml", s.tlsConfig())
 	c := secure(0)
-	s.begin(exec.Command("/proc/self/exe", "serve", s.configFile()), c)
+	s.begin(exec.Command("/proc/self/exe", "serve", s.configFile()), c, "https://")
 
-	if status, message := do(t, c, signed(t, "https://"+s.addr+"/hooks/github", "1", 0)); status != 200 || !strings.Contains(message, "no pipeline wants branch docs") {
+	if status, message := do(t, c, signed(t, "https://"+s.addr+"/hooks/github", "1", "", 0)); status != 200 || !strings.Contains(message, "no pipeline wants branch docs") {
 		t.Errorf("a signed push: %d %s", status, message)
 	}
 	res, err := c.Get("https://" + s.addr + "/healthz")
@@ -308,7 +315,7 @@ func TestCertificateThatHasEndedIsServedAndSaid(t *testing.T) {
 	s.write("live/cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 	s.write("live/key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw})))
 	s.write("deploy.yaml", s.tlsConfig())
-	s.begin(exec.Command("/proc/self/exe", "serve", s.configFile()), secure(0))
+	s.begin(exec.Command("/proc/self/exe", "serve", s.configFile()), secure(0), "https://")
 	if n := s.number(); n != 5 {
 		t.Errorf("number %d is served", n)
 	}
@@ -328,7 +335,7 @@ func TestTLSOnSystemdsSocketLosesNoRequestInARestart(t *testing.T) {
 	}
 	defer l.Close()
 	c := secure(0)
-	s.begin(s.passed(l), c)
+	s.begin(s.passed(l), c, "https://")
 	got := make(chan []int, 1)
 	var answers atomic.Int64
 	stop := make(chan struct{})
@@ -341,7 +348,7 @@ func TestTLSOnSystemdsSocketLosesNoRequestInARestart(t *testing.T) {
 				return
 			default:
 			}
-			res, err := c.Do(signed(t, "https://"+s.addr+"/hooks/github", fmt.Sprint("r", n), 0))
+			res, err := c.Do(signed(t, "https://"+s.addr+"/hooks/github", fmt.Sprint("r", n), "", 0))
 			if err != nil {
 				codes = append(codes, 0)
 				continue
@@ -356,7 +363,7 @@ func TestTLSOnSystemdsSocketLosesNoRequestInARestart(t *testing.T) {
 		have := answers.Load()
 		s.until("requests go on", func() bool { return answers.Load() > have+20 })
 		s.stop()
-		s.begin(s.passed(l), c)
+		s.begin(s.passed(l), c, "https://")
 	}
 	close(stop)
 	codes := <-got
@@ -365,14 +372,13 @@ func TestTLSOnSystemdsSocketLosesNoRequestInARestart(t *testing.T) {
 	}
 }
 
-// passed is the daemon with a socket as systemd passes it.
+// passed is the daemon with a socket as systemd passes it; begin starts it.
 func (s *site) passed(l net.Listener) *exec.Cmd {
 	s.t.Helper()
 	socket, err := l.(*net.TCPListener).File()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { socket.Close() })
 	self, err := filepath.EvalSymlinks("/proc/self/exe")
 	if err != nil {
 		s.t.Fatal(err)
