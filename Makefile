@@ -51,6 +51,8 @@ install: ## binary and unit, below DESTDIR
 	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' systemd/deployhook.service > $(DESTDIR)$(UNITDIR)/deployhook.service
 	chmod 0644 $(DESTDIR)$(UNITDIR)/deployhook.service
 	install -D -m 0644 deploy.yaml.example $(DESTDIR)$(PREFIX)/share/doc/deployhook/deploy.yaml.example
+	install -D -m 0644 contrib/nginx/deployhook.conf $(DESTDIR)$(PREFIX)/share/doc/deployhook/contrib/nginx/deployhook.conf
+	install -D -m 0644 contrib/caddy/Caddyfile $(DESTDIR)$(PREFIX)/share/doc/deployhook/contrib/caddy/Caddyfile
 
 docs: ## the pages that are made from the program itself
 	go test ./internal/config -run Reference -update
