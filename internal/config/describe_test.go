@@ -124,9 +124,9 @@ func TestDescribeSaysWhichVariableOrFlagDecided(t *testing.T) {
 
 func TestDescribeNamesCertificateAndProxies(t *testing.T) {
 	var b bytes.Buffer
-	Describe(&b, parsed(t, "server: { tls: { certificate: /etc/c.pem, key: { credential: tls-key } }, trusted_proxies: [] }\n"))
+	Describe(&b, parsed(t, "server: { tls: { certificate: /c.pem, key: { credential: tls-key } }, trusted_proxies: [] }\n"))
 	for _, want := range []string{
-		"\n  tls       certificate from file /etc/c.pem, key from systemd credential tls-key\n",
+		"\n  tls       certificate from file /c.pem, key from systemd credential tls-key\n",
 		"\n  proxies   none: X-Forwarded-For is not read\n",
 	} {
 		if !strings.Contains(b.String(), want) {
