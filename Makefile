@@ -54,6 +54,8 @@ install: ## binary, units and users, below DESTDIR
 	done
 	install -D -m 0644 systemd/deployhook.sysusers $(DESTDIR)/usr/lib/sysusers.d/deployhook.conf
 	install -D -m 0644 deploy.yaml.example $(DESTDIR)$(PREFIX)/share/doc/deployhook/deploy.yaml.example
+	install -D -m 0644 contrib/nginx/deployhook.conf $(DESTDIR)$(PREFIX)/share/doc/deployhook/contrib/nginx/deployhook.conf
+	install -D -m 0644 contrib/caddy/Caddyfile $(DESTDIR)$(PREFIX)/share/doc/deployhook/contrib/caddy/Caddyfile
 
 docs: ## the pages that are made from the program itself
 	go test ./internal/config -run Reference -update

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -70,7 +71,9 @@ func checked(ctx context.Context, path string) (f *config.File, errs, warnings c
 		return nil, nil, nil, err
 	}
 	errs, unread := config.CheckSecrets(ctx, f)
-	warnings = append(slices.Clone(f.Warnings), unread...)
+	pair, odd := config.CheckTLS(ctx, f, time.Now())
+	errs = append(errs, pair...)
+	warnings = slices.Concat(f.Warnings, unread, odd)
 	// What this user cannot read the daemon may: serve refuses it, check warns.
 	errs = slices.DeleteFunc(errs, func(p config.Problem) bool {
 		if p.Unread {

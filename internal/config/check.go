@@ -402,7 +402,7 @@ func (c *checker) oneSource(s *node) *node {
 		c.bad(k, "this is not the name of a variable: it has letters, digits and _, and does not begin with a digit")
 	case s.order[0] == "file" && !path.IsAbs(k.text):
 		c.bad(k, "this is not an absolute path")
-	case s.order[0] == "credential" && (strings.Contains(k.text, "/") || k.text == "." || k.text == ".." || len(k.text) > 255):
+	case s.order[0] == "credential" && !validCredential(k.text):
 		c.bad(k, "this is not the name of a credential, as in LoadCredential=NAME:PATH")
 	default:
 		return s
@@ -440,6 +440,10 @@ func validName(s string) bool {
 		}
 	}
 	return true
+}
+
+func validCredential(s string) bool {
+	return !strings.Contains(s, "/") && s != "." && s != ".." && len(s) <= 255
 }
 
 func validVariable(s string) bool {

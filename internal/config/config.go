@@ -11,6 +11,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -96,6 +98,10 @@ func parse(name string, text []byte, server func(string, *node) (Server, map[str
 	}
 	s, given, problems := server(name, top.get("server"))
 	f.Server = s
+	if c.within("server.tls") {
+		// What is missing there may be what was written wrongly.
+		problems = slices.DeleteFunc(problems, func(p Problem) bool { return strings.HasPrefix(p.Path, "server.tls") })
+	}
 	if problems = append(c.problems, problems...); len(problems) > 0 {
 		return nil, problems.inOrder()
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -76,8 +77,9 @@ func TestSmallestFileHasEveryDefault(t *testing.T) {
 		t.Errorf("the digest is %q", f.Deploy.Digest)
 	}
 	server := Server{Listen: "127.0.0.1:8484", Socket: "/run/deployhook/control.sock", Agent: Agents{spawn, spawn}, Data: "/var/lib/deployhook",
-		Workers: defaultWorkers(memory()), LogLevel: "info", LogFormat: "text", BodyMemory: 64 << 20, ShutdownGrace: 30 * time.Second}
-	if f.Server != server {
+		Workers: defaultWorkers(memory()), LogLevel: "info", LogFormat: "text", BodyMemory: 64 << 20, ShutdownGrace: 30 * time.Second,
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}}
+	if !reflect.DeepEqual(f.Server, server) {
 		t.Errorf("server is %+v, want %+v", f.Server, server)
 	}
 }
@@ -221,7 +223,7 @@ func TestWarningsOfWhatDoesNothing(t *testing.T) {
 		{"server: { limits: { body_memory: 10 MiB } }\npipelines: { p: { jobs: { j: { steps: [ { run: x } ] } } } }\n",
 			[]string{"deploy.yaml:1:34: server.limits.body_memory: a webhook may have 25 MiB: a larger one than this is answered 503 each time"}},
 		{"server: { listen: '0.0.0.0:8484' }\nhooks: { w: { provider: generic, token: { file: /a } } }\npipelines: { p: { on: { hook: { name: w } }, jobs: { j: { steps: [ { run: x } ] } } } }\n",
-			[]string{"deploy.yaml:1:19: server.listen: other machines reach this without TLS, and the token of hook w with it: listen on 127.0.0.1 behind a proxy"}},
+			[]string{"deploy.yaml:1:19: server.listen: other machines reach this without TLS, and the token of hook w with it: listen on 127.0.0.1 behind a proxy, or set server.tls"}},
 		{"server: { data: /srv/data }\n" + jobText("release: /srv/data/shop\n"),
 			[]string{"deploy.yaml:9:18: pipelines.p.jobs.j.release: /srv/data/shop lies in server.data, which is deployhook's own: keep releases apart from it"}},
 		{"server: { data: /srv/data }\n" + jobText("release: /srv/data2\n"), nil},

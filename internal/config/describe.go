@@ -25,6 +25,14 @@ func Describe(w io.Writer, f *File) {
 	s := f.Server
 	d.head("server", "")
 	d.line("listen", s.Listen, "server.listen")
+	if s.TLS.On() {
+		d.line("tls", fmt.Sprintf("certificate %s, key %s", sourceText(s.TLS.Certificate), sourceText(s.TLS.Key)))
+	}
+	if proxies := networksText(s.TrustedProxies); proxies != "" {
+		d.line("proxies", proxies+" name the sender", "server.trusted_proxies")
+	} else {
+		d.line("proxies", "none: X-Forwarded-For is not read", "server.trusted_proxies")
+	}
 	d.line("url", s.URL, "server.url")
 	d.line("data", s.Data, "server.data")
 	d.line("socket", s.Socket, "server.socket")

@@ -33,6 +33,7 @@ pipelines:
 	Describe(&b, f)
 	want := `server
   listen    127.0.0.1:8484 (default)
+  proxies   127.0.0.0/8, ::1 name the sender (default)
   data      /var/lib/deployhook (default)
   socket    /run/deployhook/control.sock (default)
   agents    test spawn, deploy spawn (default)
@@ -117,6 +118,19 @@ func TestDescribeSaysWhichVariableOrFlagDecided(t *testing.T) {
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no line %q in\n%s", want, b.String())
+		}
+	}
+}
+
+func TestDescribeNamesCertificateAndProxies(t *testing.T) {
+	var b bytes.Buffer
+	Describe(&b, parsed(t, "server: { tls: { certificate: /c.pem, key: { credential: tls-key } }, trusted_proxies: [] }\n"))
+	for _, want := range []string{
+		"\n  tls       certificate from file /c.pem, key from systemd credential tls-key\n",
+		"\n  proxies   none: X-Forwarded-For is not read\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
 		}
 	}
 }

@@ -18,10 +18,10 @@ func (f *File) atOdds() (list Problems) {
 	if f.Server.BodyMemory < bodyMost {
 		warn("server.limits.body_memory", "a webhook may have %d MiB: a larger one than this is answered 503 each time", bodyMost>>20)
 	}
-	if !local(f.Server.Listen) {
+	if !local(f.Server.Listen) && !f.Server.TLS.On() {
 		for _, h := range f.Deploy.Hooks {
 			if h.Token != nil {
-				warn("server.listen", "other machines reach this without TLS, and the token of hook %s with it: listen on 127.0.0.1 behind a proxy", h.Name)
+				warn("server.listen", "other machines reach this without TLS, and the token of hook %s with it: listen on 127.0.0.1 behind a proxy, or set server.tls", h.Name)
 				break
 			}
 		}

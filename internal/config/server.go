@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -31,6 +32,9 @@ type Server struct {
 	LogFormat     string
 	BodyMemory    int64 // bytes
 	ShutdownGrace time.Duration
+	TLS           TLS
+	// TrustedProxies are whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
 }
 
 // Agents says how each kind of agent on this machine is reached: spawn, or the
@@ -103,20 +107,13 @@ func RegisterFlags(flags *pflag.FlagSet) {
 // written in the file has been held against the table already; here each value
 // is read, wherever it comes from.
 func readServer(file string, n *node, flags *pflag.FlagSet, outside bool) (s Server, given map[string]string, problems Problems) {
-	v := viper.New()
+	// Without a delimiter: viper lets a flag hide all names below its own.
+	v := viper.NewWithOptions(viper.KeyDelimiter("\x00"))
 	r := &serverReader{v: v, file: base(file), dir: filepath.Dir(file), written: map[string]*node{}, given: map[string]string{}}
 	collect(n, "", r.written)
 	section := map[string]any{}
 	for name, k := range r.written {
-		at := section
-		parts := strings.Split(name, ".")
-		for _, p := range parts[:len(parts)-1] {
-			if at[p] == nil {
-				at[p] = map[string]any{}
-			}
-			at = at[p].(map[string]any)
-		}
-		at[parts[len(parts)-1]] = k.text
+		section[name] = k.text
 	}
 	if err := v.MergeConfigMap(section); err != nil {
 		return s, nil, Problems{{File: r.file, Path: "server", Message: err.Error()}}
@@ -149,6 +146,8 @@ func readServer(file string, n *node, flags *pflag.FlagSet, outside bool) (s Ser
 	r.path("data", &s.Data)
 	r.path("socket", &s.Socket)
 	r.socketPath("socket", s.Socket)
+	s.TLS = r.tls(n.get("tls"))
+	s.TrustedProxies = r.networks("trusted_proxies", thisMachine)
 	return s, r.given, r.problems
 }
 
@@ -307,10 +306,15 @@ type serverReader struct {
 }
 
 func (r *serverReader) bad(name, format string, args ...any) {
+	r.badAt(r.written[name], name, format, args...)
+}
+
+// badAt is about a part of what is written for a key.
+func (r *serverReader) badAt(n *node, name, format string, args ...any) {
 	p := Problem{File: r.file, Path: "server." + name, Message: fmt.Sprintf(format, args...)}
 	if from := r.given[name]; from != "" {
 		p.File, p.Path = from, ""
-	} else if n := r.written[name]; n != nil {
+	} else if n != nil {
 		p.Line, p.Column = n.v.line, n.v.column
 	}
 	r.problems = append(r.problems, p)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,8 +43,9 @@ func TestFlagCountsOverVariableOverFileOverDefault(t *testing.T) {
 	want := Server{
 		Listen: "127.0.0.1:1", Socket: "/run/deployhook/control.sock", Agent: Agents{"spawn", "spawn"}, URL: "https://deploy.example.com", Data: "/var/lib/other",
 		Workers: 3, LogLevel: "debug", LogFormat: "json", BodyMemory: 25_000_000, ShutdownGrace: 5 * time.Second,
+		TrustedProxies: thisMachine,
 	}
-	if f.Server != want {
+	if !reflect.DeepEqual(f.Server, want) {
 		t.Errorf("got  %+v\nwant %+v", f.Server, want)
 	}
 	// A stored file is read as it was written, whatever the daemon's variables are.
@@ -85,18 +87,23 @@ func TestEveryServerKeyHasItsVariableAndFlag(t *testing.T) {
 // and flag, takes them away one by one, and looks at what counts.
 func TestEveryServerKeyIsOverruledInOrder(t *testing.T) {
 	for key, v := range map[string]struct{ file, variable, flag, want, wantVariable, wantFlag string }{
-		"listen":             {"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"},
-		"socket":             {"/a/s", "/b/s", "/c/s", "/a/s", "/b/s", "/c/s"},
-		"url":                {"https://a.example", "https://b.example", "https://c.example", "https://a.example", "https://b.example", "https://c.example"},
-		"data":               {"/a", "/b", "/c", "/a", "/b", "/c"},
-		"workers":            {"7", "8", "9", "7", "8", "9"},
-		"log.level":          {"debug", "warn", "error", "debug", "warn", "error"},
-		"log.format":         {"json", "text", "json", "json", "text", "json"},
-		"limits.body_memory": {"30 MiB", "31 MiB", "32 MiB", "31457280", "32505856", "33554432"},
-		"shutdown_grace":     {"1s", "2s", "3s", "1s", "2s", "3s"},
-		"agent.test":         {"/a.sock", "spawn", "/c.sock", "/a.sock", "spawn", "/c.sock"},
-		"agent.deploy":       {"spawn", "/b.sock", "/c.sock", "spawn", "/b.sock", "/c.sock"},
-		"database":           {"''", "", "", "", "", ""},
+		"listen":                     {"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"},
+		"socket":                     {"/a/s", "/b/s", "/c/s", "/a/s", "/b/s", "/c/s"},
+		"url":                        {"https://a.example", "https://b.example", "https://c.example", "https://a.example", "https://b.example", "https://c.example"},
+		"data":                       {"/a", "/b", "/c", "/a", "/b", "/c"},
+		"workers":                    {"7", "8", "9", "7", "8", "9"},
+		"log.level":                  {"debug", "warn", "error", "debug", "warn", "error"},
+		"log.format":                 {"json", "text", "json", "json", "text", "json"},
+		"limits.body_memory":         {"30 MiB", "31 MiB", "32 MiB", "31457280", "32505856", "33554432"},
+		"shutdown_grace":             {"1s", "2s", "3s", "1s", "2s", "3s"},
+		"agent.test":                 {"/a.sock", "spawn", "/c.sock", "/a.sock", "spawn", "/c.sock"},
+		"agent.deploy":               {"spawn", "/b.sock", "/c.sock", "spawn", "/b.sock", "/c.sock"},
+		"database":                   {"''", "", "", "", "", ""},
+		"trusted_proxies":            {"[10.0.0.5, 192.168.0.0/16]", "10.0.0.1,::1", "10.0.0.2", "10.0.0.5, 192.168.0.0/16", "10.0.0.1, ::1", "10.0.0.2"},
+		"tls.certificate":            {"/a, key: /k", "/b", "/c", "/a", "/b", "/c"},
+		"tls.key":                    {"/a, certificate: /c", "/b", "/c", "/a", "/b", "/c"},
+		"tls.certificate.credential": {"a }, key: { credential: k", "b", "c", "a", "b", "c"},
+		"tls.key.credential":         {"a }, certificate: { credential: c", "b", "c", "a", "b", "c"},
 	} {
 		t.Run(key, func(t *testing.T) {
 			is := func(s Server) string {
@@ -104,6 +111,8 @@ func TestEveryServerKeyIsOverruledInOrder(t *testing.T) {
 					"listen": s.Listen, "socket": s.Socket, "url": s.URL, "data": s.Data, "workers": strconv.Itoa(s.Workers),
 					"log.level": s.LogLevel, "log.format": s.LogFormat, "limits.body_memory": strconv.FormatInt(s.BodyMemory, 10),
 					"shutdown_grace": s.ShutdownGrace.String(), "agent.test": s.Agent.Test, "agent.deploy": s.Agent.Deploy,
+					"trusted_proxies": networksText(s.TrustedProxies), "tls.certificate": s.TLS.Certificate.File, "tls.key": s.TLS.Key.File,
+					"tls.certificate.credential": s.TLS.Certificate.Credential, "tls.key.credential": s.TLS.Key.Credential,
 				}[key]
 			}
 			text := "server: { " + strings.ReplaceAll(key, ".", ": { ") + ": " + v.file + strings.Repeat(" }", strings.Count(key, ".")) + " }\n"
@@ -119,6 +128,11 @@ func TestEveryServerKeyIsOverruledInOrder(t *testing.T) {
 			}
 			check("the default", "{}", is(parsed(t, "{}").Server))
 			check("the file", text, v.want)
+			for half, other := range map[string]string{"tls.certificate": "tls.key", "tls.key": "tls.certificate"} {
+				if strings.HasPrefix(key, half) { // one alone is an error
+					t.Setenv(variableOf(other), "/other")
+				}
+			}
 			t.Setenv(variableOf(key), v.variable)
 			check("the variable", text, v.wantVariable)
 			check("the variable alone", "{}", v.wantVariable)
@@ -132,8 +146,8 @@ func TestEveryServerKeyIsOverruledInOrder(t *testing.T) {
 			known++
 		}
 	}
-	if known != 12 {
-		t.Errorf("the table has %d server keys, and this test 12", known)
+	if known != 17 {
+		t.Errorf("the table has %d server keys, and this test 17", known)
 	}
 }
 
@@ -156,7 +170,7 @@ func TestLaterServerKeysAreRefusedByNameWhereverTheyCome(t *testing.T) {
 			}
 		})
 	}
-	if n < 5 {
+	if n < 3 {
 		t.Errorf("%d later keys", n)
 	}
 }
@@ -221,7 +235,12 @@ func TestErrorsOfVariablesAndFlagsNameThem(t *testing.T) {
 		{"DEPLOYHOOK_SERVER_WORKERS", "0", "", `DEPLOYHOOK_SERVER_WORKERS: a whole number from 1 to 1000 is wanted here, not "0"`},
 		{"DEPLOYHOOK_SERVER_SHUTDOWN_GRACE", "30", "", `DEPLOYHOOK_SERVER_SHUTDOWN_GRACE: a duration is wanted here`},
 		{"DEPLOYHOOK_SERVER_DASHBOARD", ":8080", "", "DEPLOYHOOK_SERVER_DASHBOARD: not available in this version"},
-		{"DEPLOYHOOK_SERVER_TRUSTED_PROXIES", "10.0.0.0/8", "", "DEPLOYHOOK_SERVER_TRUSTED_PROXIES: not available in this version"},
+		{"DEPLOYHOOK_SERVER_TRUSTED_PROXIES", "10.0.0.0/8, nginx", "", `DEPLOYHOOK_SERVER_TRUSTED_PROXIES: an address or a network is wanted here, like 10.0.0.5 or 10.0.0.0/8, not "nginx"`},
+		{"", "", "--server-trusted-proxies=0.0.0.0/0", "--server-trusted-proxies: 0.0.0.0/0 is everybody"},
+		{"", "", "--server-trusted-proxies=", "--server-trusted-proxies: this is empty: fill it in, or leave the flag out"},
+		{"DEPLOYHOOK_SERVER_TLS_KEY", "/k", "", "DEPLOYHOOK_SERVER_TLS_KEY: a key without its certificate: server.tls.certificate is wanted too"},
+		{"DEPLOYHOOK_SERVER_TLS_KEY_CREDENTIAL", "a/b", "--server-tls-certificate=/c", "DEPLOYHOOK_SERVER_TLS_KEY_CREDENTIAL: this is not the name of a credential"},
+		{"", "", "--server-tls-certificate=/c", "--server-tls-certificate: a certificate without its key: server.tls.key is wanted too"},
 		{"DEPLOYHOOK_SERVER_DATABASE", "postgres://localhost/x", "", "DEPLOYHOOK_SERVER_DATABASE: postgres://: not available in this version"},
 		{"DEPLOYHOOK_SERVER_LOG_LEVEL", "loud", "--server-log-level=lowd", `--server-log-level: "lowd" is not one of debug, info, warn, error`},
 		{"", "", "--server-listen=8484", `--server-listen: an address is wanted here, like 127.0.0.1:8484, not "8484"`},

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -57,6 +58,7 @@ type daemon struct {
 	hosts    *host.Hosts
 	engine   *pipeline.Engine
 	rc       *receiver.Receiver
+	pair     *certificate // nil without server.tls
 	draining atomic.Bool
 	refusing atomic.Bool // deliveries are answered 503
 
@@ -83,13 +85,15 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // read reads the config and sees to it that no hook has a secret that lets
-// anybody in.
+// anybody in, and that the certificate can be served.
 func (d *daemon) read(ctx context.Context) (*config.File, error) {
 	f, err := config.Load(d.o.Config, d.o.Flags)
 	if err != nil {
 		return nil, err
 	}
-	if errs, _ := config.CheckSecrets(ctx, f); len(errs) > 0 {
+	errs, _ := config.CheckSecrets(ctx, f)
+	pair, _ := config.CheckTLS(ctx, f, time.Now())
+	if errs = append(errs, pair...); len(errs) > 0 {
 		return nil, errs
 	}
 	return f, nil
@@ -125,6 +129,11 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	if err != nil {
 		return err
 	}
+	if f.Server.TLS.On() {
+		if d.pair, err = openCertificate(ctx, f.Server.TLS, d.log); err != nil {
+			return err
+		}
+	}
 	public, passed, err := listen(f.Server.Listen)
 	if err != nil {
 		return err
@@ -145,6 +154,7 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	})
 	d.rc = receiver.New(receiver.Options{
 		Config: d.config, Secret: config.Resolve, Store: d.store, Log: d.log, BodyMemory: f.Server.BodyMemory, Allowed: d.engine.Allowed,
+		Proxies: f.Server.TrustedProxies,
 	})
 	return d.serve(ctx, f, public, control, passed)
 }
@@ -192,7 +202,12 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 	defer stopEngine()
 	var parts sync.WaitGroup
 	served := make(chan struct{})
-	parts.Go(func() { defer close(served); failed <- ignoreClosed(hooks.Serve(public)) })
+	serve := hooks.Serve
+	if d.pair != nil {
+		serve = func(l net.Listener) error { return d.pair.serve(hooks, l) }
+		parts.Go(func() { d.pair.Run(background) })
+	}
+	parts.Go(func() { defer close(served); failed <- ignoreClosed(serve(public)) })
 	parts.Go(func() { failed <- ignoreClosed(admin.Serve(control)) })
 	engineDone := make(chan struct{})
 	parts.Go(func() {
@@ -204,7 +219,8 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 	parts.Go(func() { d.trim(background) })
 	parts.Go(func() { d.watch(background) })
 	d.hosts.Warm()
-	d.log.Info("ready", "listen", public.Addr().String(), "socket", f.Server.Socket, "pipelines", len(f.Deploy.Pipelines), "version", d.o.Version)
+	d.log.Info("ready", "listen", public.Addr().String(), "socket", f.Server.Socket, "tls", d.pair != nil, "pipelines", len(f.Deploy.Pipelines),
+		"version", d.o.Version)
 	if len(f.Server.Agent.Sockets()) < len(deploy.AgentKinds) {
 		d.log.Warn("steps run as the daemon's own user and can read what it can, its secrets included", "user", userName())
 	}
@@ -394,11 +410,17 @@ func (d *daemon) reload(ctx context.Context) (string, error) {
 	}
 	old := d.file.Load()
 	text := fmt.Sprintf("%s is in force: %s, %s", f.Path, counted(len(f.Deploy.Pipelines), "pipeline"), counted(len(f.Deploy.Hooks), "hook"))
-	if f.Server != old.Server {
+	if !reflect.DeepEqual(f.Server, old.Server) {
 		text += "; the section server has changed and counts from the next start"
 	}
 	if err := d.use(ctx, f); err != nil {
 		return "", err
+	}
+	if d.pair != nil {
+		// A new certificate counts at once, and not a few seconds later. The
+		// files of this config were found good; where it names others, they
+		// count from the next start.
+		_ = d.pair.look(ctx)
 	}
 	for _, w := range f.Warnings {
 		d.log.Warn("config", "err", w.String())

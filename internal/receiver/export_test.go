@@ -5,6 +5,7 @@ var (
 	CheckGitHub = checkGitHub
 	PayloadOf   = payloadOf
 	CheckToken  = checkToken
+	Sender      = sender
 )
 
 // BodyTime is how long a body may take.

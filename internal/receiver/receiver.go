@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -52,13 +53,15 @@ type Store interface {
 	Run(ctx context.Context, id int64) (*deploy.Run, error)
 }
 
-// Options are what a receiver is made of; all but Allowed are needed.
+// Options are what a receiver is made of; all but Proxies and Allowed are needed.
 type Options struct {
 	Config     func() *deploy.Config
 	Secret     func(ctx context.Context, s deploy.Secret) (string, error)
 	Store      Store
 	Log        *slog.Logger
 	BodyMemory int64 // bytes of bodies in memory at once
+	// Proxies are whose X-Forwarded-For is believed.
+	Proxies []netip.Prefix
 	// Allowed says whether a run that a replay asks for may start, and
 	// otherwise why not.
 	Allowed func(ctx context.Context, r *deploy.NewRun) error
@@ -111,7 +114,7 @@ func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status, a = rc.refusal(w, r, err)
 	} else {
 		rc.o.Log.Info("delivery accepted", "delivery", a.Delivery, "hook", hookName(r), "status", status, "runs", a.Runs,
-			"took", time.Since(began).Round(time.Microsecond))
+			"from", rc.address(r), "took", time.Since(began).Round(time.Microsecond))
 	}
 	if a.Runs == nil {
 		a.Runs = []int64{}
@@ -131,7 +134,7 @@ func (rc *Receiver) refusal(w http.ResponseWriter, r *http.Request, err error) (
 	switch {
 	case errors.As(err, &no):
 		if rc.refused.sayIt(time.Now()) {
-			rc.o.Log.Warn("request refused", "hook", hookName(r), "status", no.status, "err", no.message, "from", address(r))
+			rc.o.Log.Warn("request refused", "hook", hookName(r), "status", no.status, "err", no.message, "from", rc.address(r))
 		}
 	case errors.Is(err, errSecret):
 		no = refuse(http.StatusServiceUnavailable, "the hook's secret cannot be read on the server, whose log says why: redeliver it later")
@@ -165,15 +168,6 @@ func hookName(r *http.Request) string {
 		name = name[:end]
 	}
 	return name[:min(len(name), 64)]
-}
-
-// address is who sent the request.
-func address(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
 }
 
 // take carries a request through its checks.

@@ -27,7 +27,7 @@ import (
 func (rc *Receiver) verify(r *http.Request, hook *deploy.Hook, body []byte) (values []string, err error) {
 	values, err = rc.authentic(r, hook, body)
 	var no *refusal
-	if errors.As(err, &no) && rc.refused.tooMany(address(r), time.Now()) {
+	if errors.As(err, &no) && rc.refused.tooMany(rc.address(r), time.Now()) {
 		no = refuse(http.StatusTooManyRequests, "too many wrong signatures or tokens from this address")
 		no.retry = int(refusalWindow.Seconds())
 		return nil, no
