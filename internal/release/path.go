@@ -47,9 +47,7 @@ type Owner struct {
 
 // Path is an opened release path. It is locked until [Path.Close].
 type Path struct {
-	root  string
-	owner Owner
-	lock  *os.File
+	journal
 
 	release string // being prepared, or switched to
 	spec    Spec
@@ -74,7 +72,7 @@ func Open(ctx context.Context, root string, o Owner) (*Path, error) {
 	if err := makePath(root); err != nil {
 		return nil, err
 	}
-	p := &Path{root: root, owner: o}
+	p := newPath(root, o)
 	if err := p.takeLock(ctx); err != nil {
 		return nil, err
 	}
@@ -134,9 +132,11 @@ func sentence(root string, err error) error {
 	return fmt.Errorf("writing in the release path %s: %w", root, err)
 }
 
-func (p *Path) file(name string) string { return filepath.Join(p.root, ".deployhook", name) }
+func newPath(root string, o Owner) *Path {
+	return &Path{journal: journal{root: root, dir: filepath.Join(root, ".deployhook"), owner: o}}
+}
 
-func (p *Path) takeLock(ctx context.Context) error {
+func (p *journal) takeLock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
 	for {
@@ -189,7 +189,7 @@ func holderOf(f *os.File) string {
 
 // held says whether the lock still is the one that others would wait for: a
 // step may have removed the file.
-func (p *Path) held() error {
+func (p *journal) held() error {
 	mine, err := p.lock.Stat()
 	if err != nil {
 		return err
@@ -217,7 +217,7 @@ func (p *Path) Dir() string {
 
 // Look reads a path without taking its lock.
 func Look(root string) (*deploy.Found, error) {
-	p := &Path{root: root}
+	p := newPath(root, Owner{})
 	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
 		return &deploy.Found{}, nil
 	}
