@@ -117,10 +117,7 @@ func makePath(root string) error {
 func sentence(root string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		name := strconv.Itoa(os.Getuid())
-		if u, err := user.Current(); err == nil {
-			name = u.Username
-		}
+		name := userName()
 		return fmt.Errorf("the release path %s cannot be written by %s: make it with: sudo install -d -o %s %s", root, name, name, root)
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("no space left in %s", root)
@@ -130,6 +127,14 @@ func sentence(root string, err error) error {
 		return fmt.Errorf("the release path %s is on a read-only file system", root)
 	}
 	return fmt.Errorf("writing in the release path %s: %w", root, err)
+}
+
+// userName is whom the files belong to that are made here.
+func userName() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(os.Getuid())
 }
 
 func newPath(root string, o Owner) *Path {
