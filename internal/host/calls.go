@@ -110,6 +110,14 @@ func (c *Conn) send(ctx context.Context, route string, body io.Reader) (*http.Re
 
 // broken is an answer that could not be read: the agent ended, or it lies.
 func (c *Conn) broken(ctx context.Context, err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		// The end of its process is seen a moment after that of its words.
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+		case <-time.After(exitTime):
+		}
+	}
 	if ctx.Err() == nil && c.lives() {
 		return fmt.Errorf("the agent's answer is not what was asked for: %s", line(err.Error(), textMost))
 	}
