@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"path"
 	"strings"
@@ -110,7 +111,8 @@ func (c *Conn) send(ctx context.Context, route string, body io.Reader) (*http.Re
 
 // broken is an answer that could not be read: the agent ended, or it lies.
 func (c *Conn) broken(ctx context.Context, err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
+	var cut *net.OpError
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &cut) {
 		// The end of its process is seen a moment after that of its words.
 		select {
 		case <-c.done:

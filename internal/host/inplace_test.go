@@ -180,8 +180,11 @@ func (c *commit) inPlaceOnce(t *testing.T, state, dir string, n int, point strin
 
 func TestAgentKilledAtEachMomentOfADeployInPlace(t *testing.T) {
 	one, two := sites()
-	for _, point := range inPlacePoints {
+	for i, point := range inPlacePoints {
 		for name, next := range map[string]commit{"again": two, "back": one} {
+			if name == "back" && i%2 > 0 {
+				continue
+			}
 			t.Run(point+", "+name, func(t *testing.T) {
 				state, dir := t.TempDir(), filepath.Join(t.TempDir(), "www")
 				if err := one.inPlaceOnce(t, state, dir, 1, "", 0); err != nil {
@@ -216,7 +219,7 @@ func TestAgentKilledAtRandomMomentsOfDeploysInPlace(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	killed := 0
-	for n := 2; n < 60; n++ {
+	for n := 2; n < 32; n++ {
 		next := one
 		if rnd.IntN(2) == 0 {
 			next = two
