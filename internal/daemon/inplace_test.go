@@ -469,3 +469,91 @@ func TestRestartThatKillsTheDaemonInPlaceHasAnEnd(t *testing.T) {
 	}
 	t.Errorf("it never ends: %q", s.file("tries"))
 }
+
+func TestStopDuringTheStepsInPlaceBeginsAnew(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"kill", "stop"} {
+		t.Run(end, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			config := s.config(`
+      deploy:
+        release: { path: ` + s.path("www") + `, strategy: in_place }
+        steps: [ { run: 'echo "$DEPLOYHOOK_SHA" > lock.json; if grep -q slow index.txt; then touch ` + s.path("cut") + `; ` + s.gate("go") + `; fi' } ]
+`)
+			s.put("repo/lock.json", "{}\n")
+			s.start(config)
+			s.want(s.push("one"), "succeeded")
+			id := s.push("slow")
+			s.until("the step runs", func() bool { return s.exists("cut") })
+			if end == "kill" {
+				s.kill()
+			} else {
+				s.stop()
+			}
+			s.write("go", "")
+			s.start(config)
+			if r := s.want(id, "succeeded"); r.Jobs[0].Attempt != 2 {
+				t.Errorf("it took %d attempts", r.Jobs[0].Attempt)
+			}
+			if s.file("www/lock.json") != s.rev() || s.file("www/index.txt") != "slow" {
+				t.Error("the files are not those of the run")
+			}
+			// What its step wrote into a tracked file is no change by hand, and
+			// the list has one entry a commit.
+			s.want(s.push("two"), "succeeded")
+			if list, err := s.client.Releases(t.Context(), "shop"); err != nil || len(list) != 3 {
+				t.Errorf("the releases are %+v, %v", list, err)
+			}
+		})
+	}
+}
+
+func TestDamagedListOfFilesIsLeftToAPerson(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(s.inPlace(""))
+	s.want(s.push("one"), "succeeded")
+	lists, err := filepath.Glob(s.path("data/agent/in-place/*/manifest"))
+	if err != nil || len(lists) != 1 {
+		t.Fatalf("the lists are %q, %v", lists, err)
+	}
+	if err := os.WriteFile(lists[0], []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := s.want(s.push("two"), "lost")
+	command := "deployhook unlock local:" + s.path("www") + " --abandon"
+	if w := why(r); !strings.Contains(w, "cannot be read") || !strings.Contains(w, command) {
+		t.Errorf("the error is %q", w)
+	}
+	if s.file("www/index.txt") != "one" {
+		t.Error("something was changed")
+	}
+	if _, err := s.client.Abandon(t.Context(), "local", s.path("www")); err != nil {
+		t.Fatal(err)
+	}
+	// Nothing is known now: what differs is named.
+	if w := why(s.want(s.push("three"), "failed")); !strings.Contains(w, "not from a deploy: index.txt;") {
+		t.Errorf("the error is %q", w)
+	}
+	s.put("repo/new.txt", "new\n")
+	s.want(s.push("one"), "succeeded") // as it is there
+	s.wantFiles(s.rev())
+}
+
+func TestStepThatKillsItsAgentInPlaceFailsAndIsRepaired(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(s.config(`
+      deploy:
+        release: { path: ` + s.path("www") + `, strategy: in_place }
+        steps: [ { run: 'if grep -q two index.txt; then echo x > index.txt; kill -9 $PPID; sleep 60; fi' } ]
+`))
+	s.want(s.push("one"), "succeeded")
+	r := s.want(s.push("two"), "failed")
+	if w := why(r); !strings.Contains(w, "the agent ended during the job") || !strings.Contains(w, "stay those of commit "+s.rev()[:7]) {
+		t.Errorf("the error is %q", w)
+	}
+	s.want(s.push("three"), "succeeded")
+	s.wantFiles(s.rev())
+}

@@ -336,6 +336,9 @@ func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Releas
 			}
 			for _, r := range deploy.Releases(found) {
 				r.Host, r.Path = h, spec.Release.Path
+				if found.Half && r.Current {
+					r.State = deploy.ReleasePreparing
+				}
 				list = append(list, r)
 			}
 		}

@@ -54,7 +54,7 @@ func (p *InPlace) Switch(pops bool) error {
 	}
 	reached("in-place-listed")
 	if err := p.change(); err != nil {
-		return siteSentence(p.path, fmt.Errorf("in the middle of changing the files in %s, which the next deploy or rollback repairs: %w", p.path, err))
+		return fmt.Errorf("in the middle of changing the files in %s, which the next deploy or rollback repairs: %w", p.path, err)
 	}
 	if err := syncTree(p.path); err != nil {
 		return err

@@ -45,7 +45,7 @@ func inPlaceDir(state, path string) string {
 
 func newInPlace(state, path string, o Owner) *InPlace {
 	dir := inPlaceDir(state, path)
-	return &InPlace{journal: journal{root: path, dir: dir, owner: o}, path: path}
+	return &InPlace{journal: journal{root: path, disk: dir, dir: dir, owner: o}, path: path}
 }
 
 // OpenInPlace locks a directory for an owner, makes it where it is missing, and

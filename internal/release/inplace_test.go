@@ -602,3 +602,213 @@ func TestWhatIsSentIsHeldAgainstTheList(t *testing.T) {
 func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), d)
 }
+
+// mounted makes the directory a small file system of its own.
+func (p *place) mounted(options string) {
+	p.t.Helper()
+	if os.Getuid() != 0 {
+		if os.Getenv("CI") != "" {
+			p.t.Fatal("this test mounts a file system and needs root")
+		}
+		p.t.Skip("this test mounts a file system and needs root")
+	}
+	p.do(os.MkdirAll(p.dir, 0o755))
+	p.do(syscall.Mount("tmpfs", p.dir, "tmpfs", 0, options))
+	p.t.Cleanup(func() { _ = syscall.Unmount(p.dir, syscall.MNT_DETACH) })
+}
+
+func TestWithoutRoomNothingIsChanged(t *testing.T) {
+	many := files{}
+	for i := range 300 {
+		many[fmt.Sprintf("many/%d", i)] = ""
+	}
+	for name, tt := range map[string]struct {
+		options string
+		next    files
+		want    string
+	}{
+		"bytes":  {"size=20m", files{"a": strings.Repeat("x", 6<<20)}, "no space left in "},
+		"inodes": {"size=40m,nr_inodes=350", many, "no inodes left in "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			p.mounted(tt.options)
+			one := files{"a": "1", "b": "2"}
+			p.must(one)
+			if _, err := p.deploy(tt.next, false); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("the error is %v", err)
+			}
+			p.want(one)
+			p.must(one)
+		})
+	}
+}
+
+func TestDiskThatFillsWhileFilesAreWrittenChangesNothing(t *testing.T) {
+	p := newPlace(t)
+	p.mounted("size=24m")
+	one := files{"a": "1", "b": "2"}
+	p.must(one)
+	next := files{"a": strings.Repeat("x", 2<<20), "b": strings.Repeat("y", 2<<20)}
+	ip := p.open()
+	p.do(ip.Begin(Spec{Release: nth(2), Commit: nthCommit(2)}, false))
+	for _, f := range next.tree() {
+		_, err := ip.Compare(f)
+		p.do(err)
+	}
+	p.do(errors.Join(ip.Compared(), ip.Stage()))
+	p.do(ip.Write(next.tree()[0], strings.NewReader(next["a"])))
+	p.write("filler", strings.Repeat("z", 21<<20))
+	err := ip.Write(next.tree()[1], strings.NewReader(next["b"]))
+	if err == nil || err.Error() != "no space left in "+p.dir {
+		t.Errorf("the error is %v", err)
+	}
+	p.do(errors.Join(ip.Discard(), ip.Close()))
+	p.want(one.with(files{"filler": strings.Repeat("z", 21<<20)}))
+	p.do(os.Remove(p.path("filler")))
+	p.must(next)
+	p.want(next)
+}
+
+func TestManifestThatIsDamagedIsActedUponByNobody(t *testing.T) {
+	p := newPlace(t)
+	f := files{"a": "1", "b": "2"}
+	p.must(f)
+	list := filepath.Join(inPlaceDir(p.state, p.dir), "manifest")
+	good, err := os.ReadFile(list)
+	p.do(err)
+	text := string(good)
+	for name, bad := range map[string]string{
+		"empty": "", "cut": text[:len(text)-8], "garbage": "\x00\x01", "another format": strings.Replace(text, `"format":1`, `"format":2`, 1),
+		"another directory": strings.Replace(text, p.dir, "/elsewhere", 1), "an entry without a path": strings.Replace(text, ` "a"`, "", 1),
+		"a path out of it": strings.Replace(text, `"a"`, `"../a"`, 1), "more": text + "more\n", "a count that is wrong": strings.Replace(text, "end 2", "end 3", 1),
+		"a release that is none": strings.Replace(text, "releases/", "elsewhere/", 1),
+	} {
+		p.do(os.WriteFile(list, []byte(bad), 0o644))
+		ip := p.open()
+		found, err := ip.Found()
+		p.do(err)
+		if found.Foreign == "" || strings.Contains(found.Foreign, "\n") {
+			t.Errorf("%s: it is taken", name)
+		}
+		if err := ip.Begin(Spec{Release: nth(5), Commit: nthCommit(5)}, true); err == nil {
+			t.Errorf("%s: a deploy begins", name)
+		}
+		p.do(ip.Close())
+	}
+	ip := p.open()
+	p.do(errors.Join(ip.Abandon(), ip.Close()))
+	p.write("b", "by hand")
+	if _, err := p.deploy(f, false); err == nil || !strings.Contains(err.Error(), "not from a deploy: b;") {
+		t.Errorf("the error is %v", err)
+	}
+	p.write("b", "2")
+	p.must(f)
+	p.want(f)
+}
+
+func FuzzManifest(f *testing.F) {
+	f.Add("")
+	f.Add(`{"format":1,"path":"/srv","current":"","whole":true}` + "\nend 0\n")
+	f.Add(`{"format":1,"path":"/srv","current":"releases/20260401T101500Z-aaaaaaa","whole":false}` + "\n" +
+		strings.Repeat("a", 40) + ` f 1 2 3 4 5 "a b\n\xff"` + "\n" + strings.Repeat("b", 40) + ` l 1 0 0 0 0 "x/y"` + "\nend 2\n")
+	f.Add(`{"format":1}` + "\n" + strings.Repeat("a", 40) + ` x -1 0 0 0 0 "../x"` + "\nend 1\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		m, err := parseManifest(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		for path := range m.files {
+			if ValidTreePath(path) != nil {
+				t.Errorf("it has the path %q", path)
+			}
+		}
+		var b strings.Builder
+		if err := m.write(&b); err != nil {
+			t.Fatal(err)
+		}
+		again, err := parseManifest(strings.NewReader(b.String()))
+		if err != nil || len(again.files) != len(m.files) || again.Current != m.Current || again.Whole != m.Whole {
+			t.Errorf("written and read again it is %+v, %v", again, err)
+		}
+	})
+}
+
+func FuzzStaged(f *testing.F) {
+	f.Add(".deployhook-0123456789abcdef-\n\".\"\n\"a/b\"\n")
+	f.Add(".deployhook-0123456789abcdef-\n\"../etc\"\n")
+	f.Add("\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		prefix, dirs, err := parseStaged(text)
+		if err != nil {
+			return
+		}
+		if !stagedPrefix.MatchString(prefix) {
+			t.Errorf("the prefix is %q", prefix)
+		}
+		for _, dir := range dirs {
+			if dir != "." && ValidTreePath(dir) != nil {
+				t.Errorf("it has the directory %q", dir)
+			}
+		}
+	})
+}
+
+func FuzzPackedRef(f *testing.F) {
+	f.Add("# pack-refs with: peeled\n"+strings.Repeat("a", 40)+" refs/heads/main\n^"+strings.Repeat("b", 40)+"\n", "refs/heads/main")
+	f.Add("x refs/heads/main", "refs/heads/main")
+	f.Fuzz(func(t *testing.T, text, ref string) {
+		if id := packedRef(text, ref); id != "" && !commitForm.MatchString(id) {
+			t.Errorf("it names %q", id)
+		}
+	})
+}
+
+// BenchmarkInPlace is a deploy to 4,000 files of 10 KB, of which one changed.
+func BenchmarkInPlace(b *testing.B) {
+	for _, known := range []bool{true, false} {
+		b.Run(fmt.Sprintf("known by their looks %v", known), func(b *testing.B) {
+			dir := b.TempDir()
+			f := files{}
+			for i := range 4000 {
+				f[fmt.Sprintf("dir%d/file%d", i%40, i)] = strings.Repeat(fmt.Sprint(i), 10_000/len(fmt.Sprint(i)))
+			}
+			open := func(n int) *InPlace {
+				ip, err := OpenInPlace(b.Context(), filepath.Join(dir, "state"), filepath.Join(dir, "www"), Owner{Daemon: "me", Run: int64(n), Job: "j"})
+				if err != nil {
+					b.Fatal(err)
+				}
+				return ip
+			}
+			once := func(n int) {
+				f["dir0/file0"] = fmt.Sprint(n)
+				ip := open(n)
+				_, err := stage(ip, f, n, false)
+				if err = errors.Join(err, ip.Switch(false), ip.Live(), ip.Close()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			once(1)
+			time.Sleep(2100 * time.Millisecond) // what was written just now is not known by its looks
+			once(2)
+			n := 2
+			for b.Loop() {
+				n++
+				if !known {
+					b.StopTimer()
+					ip := open(n)
+					for _, list := range ip.known.files {
+						for i := range list {
+							list[i].seen = stamp{}
+						}
+					}
+					if err := errors.Join(ip.writeManifest(ip.known), ip.Close()); err != nil {
+						b.Fatal(err)
+					}
+					b.StartTimer()
+				}
+				once(n)
+			}
+		})
+	}
+}

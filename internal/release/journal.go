@@ -35,6 +35,7 @@ const (
 type journal struct {
 	root  string // what it is about, in sentences
 	dir   string // where its files are
+	disk  string // where there is no room when they cannot be written, in sentences
 	owner Owner
 	lock  *os.File
 }
@@ -140,7 +141,7 @@ func (p *journal) replace(name string, content []byte) error {
 	temp := p.file(tempPrefix + unique())
 	f, err := openPlain(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
-		return sentence(p.root, err)
+		return sentence(p.disk, err)
 	}
 	_, err = f.Write(content)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
@@ -148,7 +149,7 @@ func (p *journal) replace(name string, content []byte) error {
 	}
 	if err != nil {
 		os.Remove(temp)
-		return sentence(p.root, err)
+		return sentence(p.disk, err)
 	}
 	return syncDir(p.file(""))
 }
@@ -172,11 +173,11 @@ func (p *journal) line(l deploy.ReleaseLine) error {
 	}
 	f, err := openPlain(p.file("releases.ndjson"), os.O_WRONLY|os.O_CREATE|os.O_APPEND)
 	if err != nil {
-		return sentence(p.root, err)
+		return sentence(p.disk, err)
 	}
 	_, err = f.Write(append(b, '\n'))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return sentence(p.root, err)
+		return sentence(p.disk, err)
 	}
 	return syncDir(p.file(""))
 }

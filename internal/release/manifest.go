@@ -82,10 +82,19 @@ func stampOf(st fs.FileInfo, now time.Time) stamp {
 // entryOf is a file of a commit.
 func entryOf(f deploy.TreeFile) (entry, error) {
 	e := entry{mode: f.Mode, size: f.Size}
-	if n, err := hex.Decode(e.blob[:], []byte(f.Blob)); err != nil || n != sha1.Size || len(f.Blob) != 2*sha1.Size {
+	if !e.setBlob(f.Blob) {
 		return entry{}, fmt.Errorf("the tree has a file without an id: %q", f.Path)
 	}
 	return e, nil
+}
+
+// setBlob reads an id in hex, and says whether it is one.
+func (e *entry) setBlob(id string) bool {
+	if len(id) != 2*sha1.Size {
+		return false
+	}
+	_, err := hex.Decode(e.blob[:], []byte(id))
+	return err == nil
 }
 
 // add makes a content one that is ours.
@@ -201,7 +210,7 @@ func parseEntry(line string) (path string, e entry, err error) {
 			e.mode = mode
 		}
 	}
-	if n, err := hex.Decode(e.blob[:], []byte(f[0])); e.mode == "" || err != nil || n != sha1.Size || len(f[0]) != 2*sha1.Size {
+	if e.mode == "" || !e.setBlob(f[0]) {
 		return "", e, errors.New("not a file")
 	}
 	var errs [6]error
@@ -222,7 +231,7 @@ func (p *journal) writeManifest(m *manifest) error {
 	temp := p.file(tempPrefix + unique())
 	f, err := openPlain(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
-		return sentence(p.root, err)
+		return sentence(p.disk, err)
 	}
 	err = m.write(f)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
@@ -230,7 +239,7 @@ func (p *journal) writeManifest(m *manifest) error {
 	}
 	if err != nil {
 		os.Remove(temp)
-		return sentence(p.root, err)
+		return sentence(p.disk, err)
 	}
 	return syncDir(p.dir)
 }

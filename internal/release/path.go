@@ -138,7 +138,7 @@ func userName() string {
 }
 
 func newPath(root string, o Owner) *Path {
-	return &Path{journal: journal{root: root, dir: filepath.Join(root, ".deployhook"), owner: o}}
+	return &Path{journal: journal{root: root, disk: root, dir: filepath.Join(root, ".deployhook"), owner: o}}
 }
 
 func (p *journal) takeLock(ctx context.Context) error {
