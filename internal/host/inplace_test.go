@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -172,7 +171,7 @@ func (c *commit) inPlaceOnce(t *testing.T, state, dir string, n int, point strin
 	conn := openOf(t, h)
 	os.Unsetenv("TMPDIR")
 	if after > 0 {
-		defer time.AfterFunc(after, func() { conn.KillAgent(syscall.SIGKILL) }).Stop()
+		defer time.AfterFunc(after, func() { conn.KillAgent() }).Stop()
 	}
 	_, err := c.inPlace(t, conn, dir, n, false)
 	return err
