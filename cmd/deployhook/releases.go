@@ -14,7 +14,7 @@ func (a *app) releasesCommand() *cobra.Command {
 		Use:   "releases PIPELINE",
 		Short: "List the releases of a pipeline, the newest first",
 		Long: "List the releases of a pipeline, the newest first, as its hosts have them. The\n" +
-			"star stands at the one that current points to; those that are live were live\n" +
+			"star stands at the one that is there now; those that are live were live\n" +
 			"and healthy, so rollback --to takes them.",
 		Example:           "  deployhook releases shop",
 		Args:              args("PIPELINE"),

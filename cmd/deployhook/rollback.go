@@ -17,7 +17,8 @@ func (a *app) rollbackCommand() *cobra.Command {
 		Short: "Make an earlier release current again",
 		Long: "Point current to the release that was live before, or to the one named with\n" +
 			"--to, and restart. The commit rolled back from is then held: it is not deployed\n" +
-			"again until a later push brings another one, or deployhook unhold.",
+			"again until a later push brings another one, or deployhook unhold. Where files\n" +
+			"are changed in place (strategy: in_place), the earlier commit is deployed again.",
 		Example:           "  deployhook rollback shop --wait",
 		Args:              args("PIPELINE"),
 		ValidArgsFunction: a.completePipelines,
@@ -36,7 +37,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&r.Job, "job", "", "the release job, where there are several")
-	c.Flags().StringVar(&r.To, "to", "", "the release to go to (deployhook releases lists them)")
+	c.Flags().StringVar(&r.To, "to", "", "the release to go to, or its commit (deployhook releases lists them)")
 	completes(c, "to", a.completeReleases)
 	a.completeFromConfig(c, "job", releaseJobs)
 	c.Flags().BoolVar(&r.Force, "force", false, "although the pipeline is locked")

@@ -32,7 +32,8 @@ type Agent struct {
 	group *cgroup // nil: none for this agent alone
 
 	mu        sync.Mutex
-	path      *release.Path // opened, or nil
+	path      *release.Path    // opened, or nil
+	place     *release.InPlace // opened, or nil
 	workspace string
 	files     map[string]string // variable -> path of a file that was sent
 	steps     map[string]*step
@@ -231,5 +232,9 @@ func (a *Agent) end() {
 	if a.path != nil {
 		a.path.Close()
 		a.path = nil
+	}
+	if a.place != nil {
+		a.place.Close()
+		a.place = nil
 	}
 }

@@ -83,6 +83,7 @@ func (a *Agent) routes() http.Handler {
 		}
 		return res, nil
 	}))
+	a.inPlaceRoutes(m)
 	return m
 }
 

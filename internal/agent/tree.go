@@ -2,26 +2,21 @@ package agent
 
 import (
 	"bufio"
-	"bytes"
-	"crypto/sha1" // git's ids are SHA-1
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"deployhook/internal/agent/wire"
 	"deployhook/internal/deploy"
+	"deployhook/internal/release"
 )
 
 // putTree writes a tree into the workspace or the release that is being made.
@@ -143,7 +138,7 @@ func (t *tree) write(f deploy.TreeFile, content io.Reader) error {
 
 // parent makes the directory of a file.
 func (t *tree) parent(path string) error {
-	if err := validPath(path); err != nil {
+	if err := release.ValidTreePath(path); err != nil {
 		return err
 	}
 	parent := filepath.Dir(path)
@@ -174,7 +169,7 @@ func (t *tree) create(f deploy.TreeFile) (*os.File, error) {
 // was: the new file's own content must hash to the blob. It is a file of its
 // own, as steps may edit either.
 func (t *tree) reuse(f deploy.TreeFile) (bool, error) {
-	if err := validPath(f.Path); err != nil {
+	if err := release.ValidTreePath(f.Path); err != nil {
 		return false, err
 	}
 	if t.before == nil || f.Mode == deploy.TreeSymlink {
@@ -216,11 +211,11 @@ func (t *tree) copy(to, from *os.File, f deploy.TreeFile) (bool, error) {
 	if t.copies == nil {
 		t.copies = make([]byte, 128<<10)
 	}
-	sum := newBlob(f.Size)
+	sum := release.NewBlob(f.Size)
 	if f.Size >= cloneFrom && !t.noClone {
 		if err := unix.IoctlFileClone(int(to.Fd()), int(from.Fd())); err == nil {
 			n, err := io.CopyBuffer(sum, onlyReader{to}, t.copies)
-			return err == nil && n == f.Size && sum.is(f.Blob), nil
+			return err == nil && n == f.Size && sum.Is(f.Blob), nil
 		}
 		t.noClone = true
 	}
@@ -234,7 +229,7 @@ func (t *tree) copy(to, from *os.File, f deploy.TreeFile) (bool, error) {
 		n += int64(got)
 		switch {
 		case errors.Is(err, io.EOF):
-			return n == f.Size && sum.is(f.Blob), nil
+			return n == f.Size && sum.Is(f.Blob), nil
 		case err != nil, n > f.Size:
 			return false, nil // it cannot be read, or grows
 		}
@@ -243,31 +238,3 @@ func (t *tree) copy(to, from *os.File, f deploy.TreeFile) (bool, error) {
 
 // onlyReader hides what else a reader can do: io.Copy would not use the buffer.
 type onlyReader struct{ io.Reader }
-
-// blob is the id of a git blob that is written to it.
-type blob struct{ hash.Hash }
-
-func newBlob(size int64) blob {
-	b := blob{sha1.New()}
-	b.Write(strconv.AppendInt([]byte("blob "), size, 10))
-	b.Write([]byte{0})
-	return b
-}
-
-func (b blob) is(id string) bool {
-	want, err := hex.DecodeString(id)
-	return err == nil && bytes.Equal(b.Sum(nil), want)
-}
-
-// validPath refuses what may not stand in a tree, whoever sent it.
-func validPath(p string) error {
-	if strings.IndexByte(p, 0) >= 0 || filepath.IsAbs(p) {
-		return fmt.Errorf("the tree has the path %q", p)
-	}
-	for part := range strings.SplitSeq(p, "/") {
-		if part == "" || part == "." || part == ".." || strings.EqualFold(part, ".git") {
-			return fmt.Errorf("the tree has the path %q", p)
-		}
-	}
-	return nil
-}

@@ -357,7 +357,6 @@ func notAllowed(text string, allowed []string) string {
 // notYet are values of the design whose part comes later.
 var notYet = map[string][]string{
 	"provider": {"gitlab", "gitea", "forgejo", "gogs", "bitbucket", "azure", "standard", "stripe"},
-	"strategy": {"in_place", "in-place"},
 }
 
 // secret reads the name of a secret or its source. A literal cannot be told

@@ -225,6 +225,13 @@ func (d *describer) job(at string, j *deploy.Job) {
 	d.line("limits", limitsText(j.Limits))
 	if r := j.Release; r != nil {
 		d.line("release", r.Path)
+		if r.InPlace {
+			what := "changes by hand stop it"
+			if r.Overwrite {
+				what = "changes by hand are overwritten"
+			}
+			d.line("strategy", "in_place: "+what)
+		}
 		d.line("keeps", fmt.Sprintf("%d that were live, %d that were not", r.Keep, r.KeepFailed), at+".release.keep", at+".release.keep_failed")
 		if len(r.SharedDirs)+len(r.SharedFiles) > 0 {
 			d.line("shares", strings.Join(slices.Concat(r.SharedDirs, r.SharedFiles), ", "))

@@ -12,6 +12,7 @@ import (
 // releaseUse is a job's use of a release path.
 type releaseUse struct {
 	pipeline, job, repository, path string
+	inPlace                         bool
 	node                            *node
 }
 
@@ -29,18 +30,35 @@ func (b *builder) release(p *deploy.Pipeline, job string, n *node, pipeline *nod
 		shared := n.get("shared")
 		r.SharedDirs, r.SharedFiles = b.sharedPaths(shared.get("dirs")), b.sharedPaths(shared.get("files"))
 		b.sharedApart(shared)
+		r.InPlace = n.str("strategy", "") == "in_place"
+		r.Overwrite = n.str("overwrite", "false") == "true"
+		b.inPlace(r, n)
 	}
 	if at != nil {
 		if why := badReleasePath(r.Path); why != "" {
 			b.bad(at, "%s", why)
 		} else {
-			b.places = append(b.places, releaseUse{p.Name, job, p.Repository, r.Path, at})
+			b.places = append(b.places, releaseUse{p.Name, job, p.Repository, r.Path, r.InPlace, at})
 		}
 	}
 	if b.absent(pipeline, "repository") {
 		b.bad(n, "a release is made of a commit: the pipeline's repository is missing")
 	}
 	return r
+}
+
+// inPlace checks what goes with a deploy in place, and says what it does not promise.
+func (b *builder) inPlace(r *deploy.ReleaseSpec, n *node) {
+	if !r.InPlace {
+		if o := n.get("overwrite"); o != nil && !b.within(n.path+".strategy") {
+			b.bad(o, "overwrite goes with strategy: in_place: a release of its own has nothing to overwrite")
+		}
+		return
+	}
+	if shared := n.get("shared"); shared != nil {
+		b.bad(shared, "with strategy: in_place nothing is shared: files that are not of the commit stay where they are")
+	}
+	b.warn(n.get("strategy"), "in place, the site is neither all old nor all new while files change, and a failed step or restart is not put back by itself; rollback deploys the earlier commit again")
 }
 
 // badReleasePath says why releases may not be kept there; empty = they may.
@@ -119,10 +137,12 @@ func (b *builder) releasePaths() {
 			part, _, _ := strings.Cut(rest, "/")
 			known := first.repository != "" && u.repository != ""
 			switch {
-			case below && slices.Contains(releaseParts, part):
+			case below && !upper.inPlace && slices.Contains(releaseParts, part):
 				b.bad(u.node, "%s and %s: one lies within %s, which deployhook keeps", first.path, u.path, path.Join(upper.path, part))
 			case u.path != first.path:
 				continue
+			case u.inPlace != first.inPlace:
+				b.bad(u.node, "job %s of pipeline %s deploys here with another strategy", first.job, first.pipeline)
 			case u.repository == first.repository && known:
 				b.warn(u.node, "job %s of pipeline %s deploys here too", first.job, first.pipeline)
 			case known:

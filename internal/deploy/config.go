@@ -214,6 +214,8 @@ type Retry struct {
 // ReleaseSpec is the section release of a deploy job.
 type ReleaseSpec struct {
 	Path        string // absolute
+	InPlace     bool   // the files in Path become the commit's; false: releases/, shared/ and current
+	Overwrite   bool   // in place: changes by hand are overwritten; false: they stop the deploy
 	Keep        int    // releases that were live and healthy, current included
 	KeepFailed  int
 	SharedDirs  []string // relative to the release

@@ -88,7 +88,8 @@ func clean(s string) bool {
 type Found struct {
 	Intent  *Intent       // nil = none
 	Foreign string        // not empty: intent.json cannot be read or is of an unknown format; the reason
-	Current string        // "releases/<id>", empty = no link
+	Current string        // "releases/<id>", empty = no link; in place: whose files stand there
+	Half    bool          // in place: not all of them, its deploy was cut short while they changed
 	Lines   []ReleaseLine // the last 1,000, oldest first; a release whose directory is gone has been removed in the last one
 }
 

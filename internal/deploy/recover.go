@@ -56,6 +56,37 @@ func Recover(f *Found, daemon string, run int64, job string) (Recovery, string) 
 	return RecoverBlocked, fmt.Sprintf("current points to %s, which is not what the switch of run %d left", clip(current), in.Run)
 }
 
+// RecoverInPlace is [Recover] for a directory whose files are changed in
+// place. A deploy that was cut short is in nobody's way: whatever comes next
+// goes over it. RecoverDrop is the job's own, which has to begin anew;
+// RecoverProve one whose steps were done.
+func RecoverInPlace(f *Found, daemon string, run int64, job string) (Recovery, string) {
+	if f.Foreign != "" {
+		return RecoverBlocked, "the journal of the last deploy cannot be read: " + f.Foreign
+	}
+	for _, l := range f.Lines {
+		if l.State == ReleaseLive && l.Run == run && l.Job == job && l.Daemon == daemon {
+			return RecoverSuccess, ""
+		}
+	}
+	in := f.Intent
+	switch {
+	case in == nil:
+		return RecoverNothing, ""
+	case in.Format != IntentFormat:
+		return RecoverBlocked, fmt.Sprintf("the journal of the last deploy has format %d, this deployhook writes %d", in.Format, IntentFormat)
+	case in.Daemon != daemon:
+		return RecoverBlocked, "another deployhook left an unfinished deploy here"
+	case !validName(in.To) || in.From != "" && !validName(in.From):
+		return RecoverBlocked, "the journal of the last deploy names releases that are none"
+	case in.Run != run || in.Job != job:
+		return RecoverNothing, ""
+	case in.Phase == Proving && f.Current == in.To:
+		return RecoverProve, ""
+	}
+	return RecoverDrop, ""
+}
+
 func validName(s string) bool {
 	id, ok := strings.CutPrefix(s, "releases/")
 	return ok && ValidReleaseID(id)

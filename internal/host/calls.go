@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"path"
 	"strings"
@@ -111,6 +112,15 @@ func (c *Conn) send(ctx context.Context, route string, body io.Reader) (*http.Re
 
 // broken is an answer that could not be read: the agent ended, or it lies.
 func (c *Conn) broken(ctx context.Context, err error) error {
+	var cut *net.OpError
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &cut) {
+		// The end of its process is seen a moment after that of its words.
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+		case <-time.After(exitTime):
+		}
+	}
 	if ctx.Err() == nil && c.lives() {
 		return fmt.Errorf("the agent's answer is not what was asked for: %s", line(err.Error(), textMost))
 	}
@@ -221,7 +231,11 @@ func (c *Conn) Prune(ctx context.Context, keep, keepFailed int) ([]string, error
 // Put sends a tree into the workspace or the release. walk calls its function
 // for every file; it ends when that returns an error.
 func (c *Conn) Put(ctx context.Context, walk func(fn func(deploy.TreeFile, io.Reader) error) error) error {
-	_, err := stream[wire.Empty](ctx, c, stallTime, wire.RouteTree, func(w *bufio.Writer) error {
+	return c.put(ctx, wire.RouteTree, walk)
+}
+
+func (c *Conn) put(ctx context.Context, route string, walk func(fn func(deploy.TreeFile, io.Reader) error) error) error {
+	_, err := stream[wire.Empty](ctx, c, stallTime, route, func(w *bufio.Writer) error {
 		return walk(func(f deploy.TreeFile, content io.Reader) error { return wire.WriteFile(w, f, content) })
 	})
 	return err
@@ -231,9 +245,13 @@ func (c *Conn) Put(ctx context.Context, walk func(fn func(deploy.TreeFile, io.Re
 // that is current, and says which files must be sent: lacking is asked for
 // each file that list gave, by its place there. A link always is.
 func (c *Conn) Reuse(ctx context.Context, list func(fn func(deploy.TreeFile) error) error) (lacking func(i int) bool, err error) {
+	return c.lacking(ctx, wire.RouteReuse, list)
+}
+
+func (c *Conn) lacking(ctx context.Context, route string, list func(fn func(deploy.TreeFile) error) error) (lacking func(i int) bool, err error) {
 	n := 0
 	// A few names can stand for much to copy: that is no stall.
-	l, err := stream[wire.Lacking](ctx, c, syncTime, wire.RouteReuse, func(w *bufio.Writer) error {
+	l, err := stream[wire.Lacking](ctx, c, syncTime, route, func(w *bufio.Writer) error {
 		return list(func(f deploy.TreeFile) error {
 			n++
 			return wire.WriteName(w, f)

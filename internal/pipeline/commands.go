@@ -307,7 +307,11 @@ func (e *Engine) Abandon(ctx context.Context, where, path, actor string) error {
 		}
 		return fmt.Errorf("%w: run %d job %s is using %s:%s now; cancel %d ends it", deploy.ErrRefused, holder.Run, holder.Job, where, path, holder.Run)
 	}
-	if err := e.dropIntent(ctx, where, path, held); err != nil && !held {
+	inPlace, err := e.inPlaceAt(ctx, holder, path)
+	if err != nil {
+		return err
+	}
+	if err := e.dropIntent(ctx, where, path, inPlace, held); err != nil && !held {
 		return err
 	} else if err != nil {
 		// The path is free here all the same: its host may never come back. A
@@ -326,13 +330,13 @@ func (e *Engine) Abandon(ctx context.Context, where, path, actor string) error {
 }
 
 // dropIntent removes what a switch left in the journal of a path.
-func (e *Engine) dropIntent(ctx context.Context, where, path string, held bool) error {
+func (e *Engine) dropIntent(ctx context.Context, where, path string, inPlace, held bool) error {
 	conn, err := e.Hosts.Open(ctx, where, deploy.DeployAgent)
 	if err != nil {
 		return fmt.Errorf("opening an agent: %w", err)
 	}
 	defer conn.Close()
-	found, err := conn.Look(ctx, path)
+	found, err := lookWith(ctx, conn, path, inPlace)
 	if err != nil && !held {
 		return err
 	}
@@ -342,7 +346,34 @@ func (e *Engine) dropIntent(ctx context.Context, where, path string, held bool) 
 		}
 		return fmt.Errorf("%w: %s:%s has no unfinished switch", deploy.ErrRefused, where, path)
 	}
+	if inPlace {
+		return conn.AbandonInPlace(ctx, path)
+	}
 	return conn.Abandon(ctx, path)
+}
+
+// inPlaceAt says whether the files of a path are changed in place: by the
+// config of the run that holds it, else by today's.
+func (e *Engine) inPlaceAt(ctx context.Context, holder deploy.LockHolder, path string) (bool, error) {
+	if holder.Run != 0 {
+		run, err := e.Store.Run(ctx, holder.Run)
+		if err != nil {
+			return false, err
+		}
+		if p, err := e.pipelineOf(ctx, run); err == nil {
+			if j := p.Job(holder.Job); j != nil && j.Deploys() {
+				return j.Release.InPlace, nil
+			}
+		}
+	}
+	for _, p := range e.Config().Pipelines {
+		for _, j := range p.Jobs {
+			if j.Deploys() && j.Release.Path == path {
+				return j.Release.InPlace, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // noPipeline is the error for a name that the config does not have.

@@ -31,7 +31,7 @@ func (j *job) holdBack(ctx context.Context, found *deploy.Found) {
 
 // cameFrom is the release that was live before this run's rollback.
 func (j *job) cameFrom(found *deploy.Found) string {
-	if found.Intent != nil {
+	if found.Intent != nil && found.Intent.Run == j.run.ID {
 		return releaseOf(found.Intent.From)
 	}
 	mine := slices.IndexFunc(found.Lines, func(l deploy.ReleaseLine) bool {

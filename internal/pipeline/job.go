@@ -257,6 +257,8 @@ func (j *job) work(ctx context.Context, conn *host.Conn, err error) outcome {
 	switch {
 	case err != nil:
 		return j.ends(ctx, err)
+	case j.spec.Deploys() && j.spec.Release.InPlace:
+		return j.deployInPlace(ctx, conn)
 	case j.run.Target != "":
 		return j.rollback(ctx, conn)
 	case j.spec.Deploys():

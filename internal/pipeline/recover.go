@@ -191,6 +191,9 @@ func (j *job) openAgain(ctx context.Context) (*host.Conn, *deploy.Found, error) 
 
 // afterSweep ends an attempt that did not reach its switch.
 func (j *job) afterSweep(ctx context.Context, conn *host.Conn, cause error) outcome {
+	if j.spec.Release.InPlace {
+		return j.cutInPlace(ctx, conn, cause)
+	}
 	safe, cancel := settling(ctx)
 	defer cancel()
 	if err := conn.Sweep(safe); err != nil {
@@ -215,6 +218,9 @@ func (j *job) afterSweep(ctx context.Context, conn *host.Conn, cause error) outc
 // settle does what the journal of a path asks for before anything else may
 // happen there. done is false when the way is free and the job may go on.
 func (j *job) settle(ctx context.Context, conn *host.Conn, found *deploy.Found) (outcome, bool) {
+	if j.spec.Release.InPlace {
+		return j.settleInPlace(ctx, conn, found)
+	}
 	what, sentence := deploy.Recover(found, j.engine.Store.Daemon(), j.run.ID, j.key.job)
 	if found.Intent != nil {
 		j.log.Warn("found an unfinished switch", "path", j.spec.Release.Path, "phase", found.Intent.Phase, "found", what)

@@ -128,6 +128,10 @@ func (j *job) warn(name string, err error) {
 }
 
 func (j *job) openPath(ctx context.Context, conn *host.Conn) (*deploy.Found, error) {
+	if j.spec.Release.InPlace {
+		found, _, err := j.openInPlace(ctx, conn)
+		return found, err
+	}
 	return conn.OpenRelease(ctx, host.OpenRelease{
 		Path: j.spec.Release.Path, Daemon: j.engine.Store.Daemon(), Run: j.run.ID, Job: j.key.job, Attempt: j.attempt,
 	})
@@ -234,19 +238,23 @@ func (j *job) prove(ctx context.Context, conn *host.Conn, found *deploy.Found) o
 // looked like when it was opened. Its errors are warnings: the release is live
 // whatever they are.
 func (j *job) after(ctx context.Context, conn *host.Conn, found *deploy.Found) {
-	e := j.engine
 	if j.run.Target != "" {
 		j.holdBack(ctx, found)
 	}
-	err := e.Store.SetLive(ctx, deploy.Live{
+	j.noteLive(ctx)
+	if err := j.prune(ctx, conn); err != nil {
+		j.warn("prune", err)
+	}
+}
+
+// noteLive keeps in the database what the path has now.
+func (j *job) noteLive(ctx context.Context) {
+	err := j.engine.Store.SetLive(ctx, deploy.Live{
 		Host: j.host(), Path: j.spec.Release.Path, Release: j.release, Repository: j.run.Repository,
 		Commit: j.run.Commit, Run: j.run.ID, Seen: time.Now(),
 	})
 	if err != nil {
 		j.log.Warn("noting what is live", "err", err)
-	}
-	if err := j.prune(ctx, conn); err != nil {
-		j.warn("prune", err)
 	}
 }
 
@@ -259,7 +267,11 @@ func (j *job) restart(ctx context.Context, conn *host.Conn) error {
 		return nil
 	}
 	step := &deploy.Step{Name: restartName, Run: j.spec.Restart, WorkingDir: "/"}
-	return j.step(ctx, conn, step, path.Join(j.spec.Release.Path, "current"))
+	dir := path.Join(j.spec.Release.Path, "current")
+	if j.spec.Release.InPlace {
+		dir = j.spec.Release.Path
+	}
+	return j.step(ctx, conn, step, dir)
 }
 
 // undo points current back, restarts what was there before, and says so.

@@ -83,14 +83,14 @@ func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy
 		return none, err
 	}
 	defer open()
-	found, err := e.look(ctx, where, spec.Release.Path)
+	found, err := e.look(ctx, where, spec.Release)
 	if err != nil {
 		return none, err
 	}
 	if id, past := e.pastSwitch(lock); past != nil && c.To == "" {
-		return none, ambiguous(found, id, past, p.Name)
+		return none, ambiguous(found, spec.Release.InPlace, id, past, p.Name)
 	}
-	target, pops, err := rollbackTarget(found, p.Name, c.To)
+	target, pops, err := rollbackTarget(found, spec.Release.InPlace, p.Name, c.To)
 	if err != nil {
 		return none, err
 	}
@@ -117,16 +117,18 @@ func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy
 }
 
 // rollbackTarget is the release to go to: the one below the top of the stack,
-// or the one asked for.
-func rollbackTarget(found *deploy.Found, pipeline, to string) (target string, pops bool, err error) {
+// or the one asked for by its name or its commit.
+func rollbackTarget(found *deploy.Found, inPlace bool, pipeline, to string) (target string, pops bool, err error) {
 	good := goodReleases(found)
-	current := releaseOf(found.Current)
+	if inPlace {
+		good = wereLive(found)
+	}
 	if to != "" {
-		to = releaseOf(to)
+		to = byCommit(found, good, releaseOf(to))
 		switch {
 		case !slices.Contains(good, to):
 			return "", false, fmt.Errorf("%w: release %s; deployhook releases %s lists those that were live", deploy.ErrNotFound, to, pipeline)
-		case to == current:
+		case to == current(found) && !(inPlace && inDoubt(found)):
 			return "", false, fmt.Errorf("%w: release %s is current already", deploy.ErrRefused, to)
 		}
 		return to, false, nil
@@ -135,6 +137,29 @@ func rollbackTarget(found *deploy.Found, pipeline, to string) (target string, po
 		return target, true, nil
 	}
 	return "", false, fmt.Errorf("%w: %s has no earlier release that was live", deploy.ErrRefused, pipeline)
+}
+
+// inDoubt says whether what stands at a directory did not come to its end: to
+// go to it once more is no waste.
+func inDoubt(found *deploy.Found) bool {
+	return found.Intent != nil || !slices.Contains(goodReleases(found), current(found))
+}
+
+// commitLeast is how many digits of a commit name a release.
+const commitLeast = 7
+
+// byCommit gives the release that was made last of a commit, when that is what
+// somebody named; else what they named.
+func byCommit(found *deploy.Found, good []string, to string) string {
+	if len(to) < commitLeast || len(to) > 40 || strings.Trim(to, "0123456789abcdef") != "" {
+		return to
+	}
+	for _, r := range deploy.Releases(found) {
+		if strings.HasPrefix(r.Commit, to) && slices.Contains(good, r.ID) {
+			return r.ID
+		}
+	}
+	return to
 }
 
 // close keeps jobs from beginning a switch on a path until open is called.
@@ -168,7 +193,7 @@ func (e *Engine) pastSwitch(lock string) (run int64, past *move) {
 
 // ambiguous refuses a rollback while a run switches: whether its release stays
 // decides what is one step back. It names both.
-func ambiguous(found *deploy.Found, run int64, past *move, pipeline string) error {
+func ambiguous(found *deploy.Found, inPlace bool, run int64, past *move, pipeline string) error {
 	before := *found
 	before.Current = "releases/" + past.from
 	text := fmt.Sprintf("run %d is switching from %s to %s", run, orNothing(past.from), past.to)
@@ -177,6 +202,9 @@ func ambiguous(found *deploy.Found, run int64, past *move, pipeline string) erro
 		if slices.Contains(goodReleases(found), id) {
 			ways = append(ways, fmt.Sprintf("deployhook rollback %s --to %s", pipeline, id))
 		}
+	}
+	if len(ways) == 0 && inPlace {
+		return fmt.Errorf("%w: %s, and no earlier release was live; deployhook cancel %d ends it", deploy.ErrRefused, text, run)
 	}
 	if len(ways) == 0 {
 		return fmt.Errorf("%w: %s, and no earlier release was live; deployhook cancel %d puts it back", deploy.ErrRefused, text, run)
@@ -272,12 +300,19 @@ func releaseJob(p *deploy.Pipeline, name string) (*deploy.Job, error) {
 }
 
 // look reads the journal of a path without taking its lock.
-func (e *Engine) look(ctx context.Context, where, path string) (*deploy.Found, error) {
+func (e *Engine) look(ctx context.Context, where string, r *deploy.ReleaseSpec) (*deploy.Found, error) {
 	conn, err := e.Hosts.Open(ctx, where, deploy.DeployAgent)
 	if err != nil {
 		return nil, fmt.Errorf("opening an agent: %w", err)
 	}
 	defer conn.Close()
+	return lookWith(ctx, conn, r.Path, r.InPlace)
+}
+
+func lookWith(ctx context.Context, conn *host.Conn, path string, inPlace bool) (*deploy.Found, error) {
+	if inPlace {
+		return conn.LookInPlace(ctx, path)
+	}
 	return conn.Look(ctx, path)
 }
 
@@ -295,12 +330,15 @@ func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Releas
 			continue
 		}
 		for _, h := range spec.Hosts {
-			found, err := e.look(ctx, h, spec.Release.Path)
+			found, err := e.look(ctx, h, spec.Release)
 			if err != nil {
 				return nil, err
 			}
 			for _, r := range deploy.Releases(found) {
 				r.Host, r.Path = h, spec.Release.Path
+				if found.Half && r.Current {
+					r.State = deploy.ReleasePreparing
+				}
 				list = append(list, r)
 			}
 		}

@@ -337,8 +337,13 @@ func (j *job) facts(step string) []string {
 		add("RELEASE", j.release)
 		add("RELEASE_PATH", j.releasePath)
 		add("PREVIOUS_RELEASE", j.previous)
-		add("CURRENT_PATH", path.Join(root, "current"))
-		add("SHARED_PATH", path.Join(root, "shared"))
+		if j.spec.Release.InPlace {
+			add("CURRENT_PATH", root)
+			add("SHARED_PATH", root)
+		} else {
+			add("CURRENT_PATH", path.Join(root, "current"))
+			add("SHARED_PATH", path.Join(root, "shared"))
+		}
 	}
 	add("ENVIRONMENT", "") // jobs have none in this version
 	url := ""

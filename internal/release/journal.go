@@ -29,6 +29,19 @@ const (
 	compactTail  = 100       // last lines that stay whatever they say
 )
 
+// journal are the files that tell, after whatever ended the process, what was
+// being done to a release path and what is live there. It is locked while the
+// path is open.
+type journal struct {
+	root  string // what it is about, in sentences
+	dir   string // where its files are
+	disk  string // where there is no room when they cannot be written, in sentences
+	owner Owner
+	lock  *os.File
+}
+
+func (p *journal) file(name string) string { return filepath.Join(p.dir, name) }
+
 // wireIntent is intent.json: from is null before the first release.
 type wireIntent struct {
 	deploy.Intent
@@ -64,7 +77,7 @@ func parseIntent(b []byte) (*deploy.Intent, error) {
 	return nil, fmt.Errorf("intent.json has an unknown phase")
 }
 
-func (p *Path) readIntent() (*deploy.Intent, string) {
+func (p *journal) readIntent() (*deploy.Intent, string) {
 	b, err := readBounded(p.file("intent.json"), intentBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ""
@@ -110,7 +123,7 @@ func readBounded(name string, most int64) ([]byte, error) {
 }
 
 // writeIntent replaces intent.json as a whole, on disk before it returns.
-func (p *Path) writeIntent(in deploy.Intent) error {
+func (p *journal) writeIntent(in deploy.Intent) error {
 	w := wireIntent{Intent: in}
 	if in.From != "" {
 		w.From = &in.From
@@ -124,11 +137,11 @@ func (p *Path) writeIntent(in deploy.Intent) error {
 
 // replace writes a file of the journal as a whole: under a name of its own
 // first, on disk before it returns.
-func (p *Path) replace(name string, content []byte) error {
+func (p *journal) replace(name string, content []byte) error {
 	temp := p.file(tempPrefix + unique())
 	f, err := openPlain(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
-		return sentence(p.root, err)
+		return sentence(p.disk, err)
 	}
 	_, err = f.Write(content)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
@@ -136,7 +149,7 @@ func (p *Path) replace(name string, content []byte) error {
 	}
 	if err != nil {
 		os.Remove(temp)
-		return sentence(p.root, err)
+		return sentence(p.disk, err)
 	}
 	return syncDir(p.file(""))
 }
@@ -144,7 +157,7 @@ func (p *Path) replace(name string, content []byte) error {
 // tempPrefix begins the names of files that are being written.
 const tempPrefix = "writing-"
 
-func (p *Path) removeIntent() error {
+func (p *journal) removeIntent() error {
 	if err := os.Remove(p.file("intent.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -152,7 +165,7 @@ func (p *Path) removeIntent() error {
 }
 
 // line appends a change of state to the journal, on disk before it returns.
-func (p *Path) line(l deploy.ReleaseLine) error {
+func (p *journal) line(l deploy.ReleaseLine) error {
 	l.Time = time.Now().UTC()
 	b, err := json.Marshal(l)
 	if err != nil {
@@ -160,11 +173,11 @@ func (p *Path) line(l deploy.ReleaseLine) error {
 	}
 	f, err := openPlain(p.file("releases.ndjson"), os.O_WRONLY|os.O_CREATE|os.O_APPEND)
 	if err != nil {
-		return sentence(p.root, err)
+		return sentence(p.disk, err)
 	}
 	_, err = f.Write(append(b, '\n'))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return sentence(p.root, err)
+		return sentence(p.disk, err)
 	}
 	return syncDir(p.file(""))
 }
@@ -179,13 +192,13 @@ func (p *Path) ours(state deploy.ReleaseState) deploy.ReleaseLine {
 
 // readLines gives the last lines of the journal, the oldest first. Lines that
 // cannot be read are passed over: one torn by a crash is not a change of state.
-func (p *Path) readLines() ([]deploy.ReleaseLine, error) {
+func (p *journal) readLines() ([]deploy.ReleaseLine, error) {
 	lines, err := p.readTail(tailBytes)
 	return lines[max(0, len(lines)-linesMost):], err
 }
 
 // readTail reads the lines in so many bytes of the journal's end.
-func (p *Path) readTail(most int64) ([]deploy.ReleaseLine, error) {
+func (p *journal) readTail(most int64) ([]deploy.ReleaseLine, error) {
 	f, err := openPlain(p.file("releases.ndjson"), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -218,7 +231,7 @@ func (p *Path) gone(lines []deploy.ReleaseLine) []deploy.ReleaseLine {
 
 // compact rewrites a journal that has grown: of a release that is gone only
 // the last lines of all stay, of one that is there what rollback and prune ask for.
-func (p *Path) compact() error {
+func (p *journal) compact() error {
 	st, err := os.Lstat(p.file("releases.ndjson"))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() < compactBytes {
 		return nil
@@ -283,7 +296,7 @@ func parseLines(r io.Reader, cut bool) ([]deploy.ReleaseLine, error) {
 
 // repairLines ends a line that a crash cut short, so that the next one does
 // not continue it.
-func (p *Path) repairLines() error {
+func (p *journal) repairLines() error {
 	f, err := openPlain(p.file("releases.ndjson"), os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

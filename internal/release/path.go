@@ -47,9 +47,7 @@ type Owner struct {
 
 // Path is an opened release path. It is locked until [Path.Close].
 type Path struct {
-	root  string
-	owner Owner
-	lock  *os.File
+	journal
 
 	release string // being prepared, or switched to
 	spec    Spec
@@ -74,7 +72,7 @@ func Open(ctx context.Context, root string, o Owner) (*Path, error) {
 	if err := makePath(root); err != nil {
 		return nil, err
 	}
-	p := &Path{root: root, owner: o}
+	p := newPath(root, o)
 	if err := p.takeLock(ctx); err != nil {
 		return nil, err
 	}
@@ -119,10 +117,7 @@ func makePath(root string) error {
 func sentence(root string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		name := strconv.Itoa(os.Getuid())
-		if u, err := user.Current(); err == nil {
-			name = u.Username
-		}
+		name := userName()
 		return fmt.Errorf("the release path %s cannot be written by %s: make it with: sudo install -d -o %s %s", root, name, name, root)
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("no space left in %s", root)
@@ -134,9 +129,19 @@ func sentence(root string, err error) error {
 	return fmt.Errorf("writing in the release path %s: %w", root, err)
 }
 
-func (p *Path) file(name string) string { return filepath.Join(p.root, ".deployhook", name) }
+// userName is whom the files belong to that are made here.
+func userName() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(os.Getuid())
+}
 
-func (p *Path) takeLock(ctx context.Context) error {
+func newPath(root string, o Owner) *Path {
+	return &Path{journal: journal{root: root, disk: root, dir: filepath.Join(root, ".deployhook"), owner: o}}
+}
+
+func (p *journal) takeLock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
 	for {
@@ -189,7 +194,7 @@ func holderOf(f *os.File) string {
 
 // held says whether the lock still is the one that others would wait for: a
 // step may have removed the file.
-func (p *Path) held() error {
+func (p *journal) held() error {
 	mine, err := p.lock.Stat()
 	if err != nil {
 		return err
@@ -217,7 +222,7 @@ func (p *Path) Dir() string {
 
 // Look reads a path without taking its lock.
 func Look(root string) (*deploy.Found, error) {
-	p := &Path{root: root}
+	p := newPath(root, Owner{})
 	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
 		return &deploy.Found{}, nil
 	}

@@ -28,10 +28,10 @@ func (p *Path) Prepare(s Spec) error {
 	if _, err := p.currentRelease(); err != nil {
 		return err
 	}
-	if err := p.room(s); err != nil {
+	if err := room(p.root, s); err != nil {
 		// What failed is kept for people to look at, as long as there is room.
 		p.removeFailed()
-		if err := p.room(s); err != nil {
+		if err := room(p.root, s); err != nil {
 			return err
 		}
 	}
@@ -81,18 +81,18 @@ func (p *Path) Before() string {
 }
 
 // room says whether the file system has enough bytes and inodes.
-func (p *Path) room(s Spec) error {
+func room(dir string, s Spec) error {
 	var st unix.Statfs_t
-	if err := unix.Statfs(p.root, &st); err != nil {
-		return fmt.Errorf("asking for free space in %s: %w", p.root, err)
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("asking for free space in %s: %w", dir, err)
 	}
 	free, need := int64(st.Bavail)*st.Bsize, s.Bytes+spareBytes
 	if free < need {
-		return fmt.Errorf("no space left in %s: the release needs %s, %s are free", p.root, megabytes(need), megabytes(free))
+		return fmt.Errorf("no space left in %s: the release needs %s, %s are free", dir, megabytes(need), megabytes(free))
 	}
 	// Some file systems have no fixed number of inodes and say zero.
 	if st.Files > 0 && int64(st.Ffree) < int64(s.Files)+spareInodes {
-		return fmt.Errorf("no inodes left in %s: the release needs %d, %d are free", p.root, s.Files+spareInodes, st.Ffree)
+		return fmt.Errorf("no inodes left in %s: the release needs %d, %d are free", dir, s.Files+spareInodes, st.Ffree)
 	}
 	return nil
 }
