@@ -4,6 +4,14 @@ PREFIX  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+# make dist: where to, for what, who answers for it, and with which tools.
+DIST       ?= dist
+ARCHS      ?= amd64 arm64
+PACKAGERS  ?= deb rpm
+MAINTAINER ?= deployhook maintainers <maintainers@deployhook.invalid>
+NFPM       := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+CYCLONEDX  := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+
 # Within a git hook these name another repository, also to Go's own look at it.
 unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_PREFIX GIT_OBJECT_DIRECTORY GIT_COMMON_DIR GIT_NAMESPACE
 GIT := env -u GIT_DIR -u GIT_WORK_TREE -u GIT_INDEX_FILE git
@@ -21,7 +29,7 @@ export HOME := $(or $(call WRITABLE,$(shell getent passwd "$$(id -u)" | cut -d: 
 $(shell mkdir -p "$(HOME)")
 endif
 
-.PHONY: build demo test check bench install tools docs clean
+.PHONY: build demo test check bench install dist dist-again tools docs clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 go build -buildvcs=$(VCS) -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/deployhook
@@ -49,13 +57,23 @@ install: ## binary, units and users, below DESTDIR
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/deployhook
 	install -d $(DESTDIR)$(UNITDIR)
 	@for unit in systemd/*.service systemd/*.socket; do \
-		sed 's|/usr/local/bin/|$(PREFIX)/bin/|' "$$unit" > "$(DESTDIR)$(UNITDIR)/$${unit##*/}" && \
-		chmod 0644 "$(DESTDIR)$(UNITDIR)/$${unit##*/}" || exit 1; \
+		if [ -e $$unit ]; then \
+			set -e; echo "install $$unit"; \
+			sed 's|/usr/local/bin/|$(PREFIX)/bin/|g' $$unit > $(DESTDIR)$(UNITDIR)/$${unit##*/}; \
+			chmod 0644 $(DESTDIR)$(UNITDIR)/$${unit##*/}; \
+		fi; \
 	done
-	install -D -m 0644 systemd/deployhook.sysusers $(DESTDIR)/usr/lib/sysusers.d/deployhook.conf
+	install -D -m 0644 systemd/deployhook.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/deployhook.conf
 	install -D -m 0644 deploy.yaml.example $(DESTDIR)$(PREFIX)/share/doc/deployhook/deploy.yaml.example
 	install -D -m 0644 contrib/nginx/deployhook.conf $(DESTDIR)$(PREFIX)/share/doc/deployhook/contrib/nginx/deployhook.conf
 	install -D -m 0644 contrib/caddy/Caddyfile $(DESTDIR)$(PREFIX)/share/doc/deployhook/contrib/caddy/Caddyfile
+
+dist: ## what a release consists of, in DIST: .tar.gz, .deb, .rpm, SBOM, SHA256SUMS
+	@VERSION='$(VERSION)' VCS='$(VCS)' LDFLAGS='$(LDFLAGS)' DIST='$(DIST)' ARCHS='$(ARCHS)' PACKAGERS='$(PACKAGERS)' \
+		MAINTAINER='$(MAINTAINER)' NFPM='$(NFPM)' CYCLONEDX='$(CYCLONEDX)' packaging/build
+
+dist-again: ## builds them once more from a clone elsewhere: they must be the same as in DIST
+	@DIST='$(DIST)' packaging/again
 
 docs: ## the pages that are made from the program itself
 	go test ./internal/config -run Reference -update
@@ -66,4 +84,4 @@ tools: ## what the tests need beside Go
 
 clean:
 	@chmod -R u+w build 2>/dev/null || true # Go makes its module cache read-only
-	rm -rf build
+	rm -rf build dist

@@ -34,6 +34,7 @@ var may = map[string][]string{
 	"demo":                     {},
 	"bench":                    {},
 	"internal":                 {},
+	"packaging":                {},
 	"systemd":                  {},
 }
 
