@@ -234,22 +234,19 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 	d.log.Info("stopping", "grace", f.Server.ShutdownGrace)
 	d.notify(systemd.SdNotifyStopping)
 	d.draining.Store(true)
-	if passed {
-		// New connections wait in systemd's socket for the next process; what
-		// comes on those that are open is still taken, and run by that one.
-		public.Close()
-		<-served
-		hooks.SetKeepAlivesEnabled(false)
-		open.wait(headerTime)
-	}
-	d.refusing.Store(true)
+	// Behind systemd's socket deliveries are still taken, and run by the next
+	// process: a sender that had to wait for the running jobs would give up,
+	// GitHub after 10 s. Without it nothing says that there is a next one.
+	d.refusing.Store(!passed)
 	stopEngine()
 	<-engineDone
-	if !passed {
-		// Until here every delivery was answered 503.
-		public.Close()
-		<-served
-		hooks.SetKeepAlivesEnabled(false)
+	// From here on connections wait in systemd's socket, if there is one.
+	public.Close()
+	<-served
+	hooks.SetKeepAlivesEnabled(false)
+	if passed {
+		open.wait(headerTime)
+	} else {
 		open.wait(time.Second)
 	}
 	last, cancel := context.WithTimeout(background, 5*time.Second)

@@ -111,6 +111,36 @@ func TestWhatWasAnsweredSurvivesAKillAmongRequests(t *testing.T) {
 	}
 }
 
+// GitHub gives up after 10 s, a running job may go on for the grace.
+func TestPushDuringADrainBehindSystemdsSocketIsAnsweredAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	l, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s.write("deploy.yaml", strings.Replace(s.slowSwitch(), "shutdown_grace: 2s", "shutdown_grace: 25s", 1))
+	s.begin(s.passed(l), http.DefaultClient, "http://")
+	slow := s.push("slow")
+	s.until("the deploy is past its switch", func() bool { return s.exists("switched") })
+	stopped := make(chan struct{})
+	go func() { s.stop(); close(stopped) }()
+	s.until("it drains", func() bool { return strings.Contains(s.log.String(), "msg=stopping") })
+	next := s.push("two") // a push that was not answered 202 fails the test
+	select {
+	case <-stopped:
+		t.Fatal("it did not wait for the running job")
+	default:
+	}
+	s.write("go", "")
+	<-stopped
+	s.begin(s.passed(l), http.DefaultClient, "http://")
+	s.want(slow, "succeeded")
+	s.want(next, "succeeded")
+	s.wantLive("two")
+}
+
 func TestRestartBehindSystemdsSocketLosesNoRequest(t *testing.T) {
 	s := newSite(t)
 	l, err := net.Listen("tcp", s.addr) // as systemd does, for both daemons
