@@ -50,7 +50,7 @@ func main() {
 		os.Exit(1)
 	}
 	fmt.Printf("\nAll %d promises held, in %v; nothing is left running, and %s is removed.\n", d.held, time.Since(began).Round(time.Second), d.dir)
-	fmt.Println("With your own repository: docs/first-deploy.md")
+	fmt.Println("With your own repository: docs/vps.md")
 }
 
 // demo is what runs and must be ended.

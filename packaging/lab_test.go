@@ -10,7 +10,9 @@ import (
 	"time"
 )
 
-const labConfig = `server: { shutdown_grace: 30s, AGENTS }
+const labConfig = `server:
+  shutdown_grace: 30s
+  agent: { test: /run/deployhook-agents/test.sock, deploy: /run/deployhook-agents/deploy.sock }
 hooks:
   github: { provider: github, secret: { credential: github-webhook } }
 pipelines:

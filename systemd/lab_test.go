@@ -118,25 +118,22 @@ func (m *machine) run(env []string, flags ...string) {
 	}
 }
 
-// TestFirstDeployOnARealSystemd does what docs/first-deploy.md says, command by
-// command, and then what happens to a service: pushes, reloads, a hang,
+// TestFirstDeployOnARealSystemd does what docs/vps.md says, command by command,
+// and then what happens to a service: pushes, reloads, a hang,
 // kill -9, a stop.
 func TestFirstDeployOnARealSystemd(t *testing.T) {
 	m := inLab(t, "lab.sh")
-	// The page's commands find these where its reader is: in the home directory.
-	m.build("home/deployhook")
-	m.units("home/systemd")
-	page := m.read("../docs/first-deploy.md")
+	m.build("deployhook")
+	page := m.read("../docs/vps.md")
 	console, files := blocks(page)
 	m.write("doc.sh", console, 0o755)
-	m.write("deploy.yaml", strings.Replace(files[0], "    on:\n", "    clone_url: /srv/git/shop.git\n    on:\n", 1), 0o644)
+	m.write("deploy.yaml", files[1], 0o644)
 	m.write("token.yaml", files[2], 0o644)
-	m.write("root/etc/systemd/system/shop.service", files[1], 0o644)
+	m.write("root/etc/systemd/system/shop.service", files[0], 0o644)
 	m.write("root/usr/local/bin/enable-course", "#!/bin/sh\necho \"$1 is enabled\"\n", 0o755)
 	// Stand-ins for what the page takes as installed.
 	m.write("root/usr/bin/node", "#!/bin/sh\nexec sleep infinity\n", 0o755)
 	m.write("root/usr/bin/npm", "#!/bin/sh\necho \"npm $*\"\n", 0o755)
-	m.write("root/usr/local/bin/ssh-keygen", "#!/bin/sh\nfor last; do :; done\necho key > \"$last\" && echo key > \"$last.pub\"\n", 0o755)
 	m.repository()
 	m.run(nil, "-c", "-t", "420")
 }
@@ -193,18 +190,20 @@ func blocks(page string) (script string, files []string) {
 // elsewhere turns the address of the page into that of the lab.
 var elsewhere = strings.NewReplacer("https://deploy.example.com", "http://127.0.0.1:8484")
 
-// commandOf is a line of the script. before_NAME are functions of the test's
-// script that do what the page says in words.
+// before is what the test's script does where the page says it in words.
+func before(what string) string { return "sudo bash \"${0%/*}/before.sh\" " + what + "\n" }
+
+// commandOf is a line of the script.
 func commandOf(line string) string {
 	switch {
-	case strings.HasPrefix(line, "make build"), strings.HasPrefix(line, "scp "):
-		return ""
-	case strings.HasPrefix(line, "deployhook check"):
-		return "before_check\n" + line
-	case strings.HasPrefix(line, "sudo systemctl restart deployhook"):
-		return "before_token\n" + line
+	case strings.HasPrefix(line, "sudo apt install"):
+		return before("program") // the package has a test of its own
+	case strings.HasPrefix(line, "sudo deployhook trigger"):
+		return before("trigger") + line
+	case strings.TrimSpace(line) == "sudo deployhook init":
+		return before("token") + line
 	case strings.HasPrefix(line, "curl -i "):
-		return "until [ \"$(curl -s http://127.0.0.1:8484/readyz)\" = ready ]; do sleep 0.1; done\nTOKEN=$(cat /etc/deployhook/credentials/webhook-token)\n" + elsewhere.Replace(line)
+		return "until [ \"$(curl -s http://127.0.0.1:8484/readyz)\" = ready ]; do sleep 0.1; done\nTOKEN=$(sudo cat /etc/deployhook/credentials/webhook-token)\n" + elsewhere.Replace(line)
 	}
 	return line
 }

@@ -35,11 +35,8 @@ func (a *app) initCommand() *cobra.Command {
 			"for what the flags do not say. What is there already stays as it is: it may\n" +
 			"be run again, after a change of deploy.yaml too. --remove takes it back.",
 		Example: "  sudo deployhook init\n" +
-			"  sudo deployhook init --repository github.com/acme/shop \\\n" +
-			"    --test 'npm ci && npm test' --build 'npm ci --omit=dev' \\\n" +
-			"    --restart 'sudo systemctl restart shop' \\\n" +
-			"    --url https://deploy.example.com\n" +
-			"  sudo deployhook init --dry-run",
+			"  deployhook init --dry-run --repository github.com/acme/shop\n" +
+			"  sudo deployhook init --remove",
 		Args:              args(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(c *cobra.Command, _ []string) error { return a.setUp(c.Context(), c, &f) },

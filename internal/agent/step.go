@@ -392,6 +392,11 @@ func (a *Agent) environment(req *wire.Step) []string {
 			env = append(env, "HOME="+u.HomeDir, "USER="+u.Username)
 		}
 	}
+	// Users of services have none that runs anything.
+	switch filepath.Base(os.Getenv("SHELL")) {
+	case "nologin", "false":
+		env = append(env, "SHELL=/bin/sh")
+	}
 	env = append(env, req.Env...)
 	if len(req.Path) > 0 {
 		env = append(env, "PATH="+strings.Join(append(slices.Clone(req.Path), lookup(env, "PATH")), ":"))

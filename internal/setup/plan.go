@@ -71,7 +71,11 @@ func (m *Machine) Plan(ctx context.Context, o Options) (*Plan, error) {
 		return nil, fmt.Errorf("%s is not good yet, and nothing was changed:\n%w", Config, err)
 	}
 	p.add(m.dir(configDir, 0o755), m.listing())
-	p.add(m.installs()...)
+	installs := m.installs()
+	for i := range installs {
+		installs[i].again = true
+	}
+	p.add(installs...)
 	p.add(m.users()...)
 	p.admin(o.Admin)
 	p.add(m.dir(credentialsDir, 0o700))
@@ -234,7 +238,9 @@ func (p *Plan) credentials() {
 		}
 		fmt.Fprintf(&load, "LoadCredential=%s:%s\n", name, file)
 	}
-	p.add(p.m.file(daemonDropIn, load.String(), 0o644))
+	a := p.m.file(daemonDropIn, load.String(), 0o644)
+	a.again = true // credentials are copied at its start
+	p.add(a)
 }
 
 func (p *Plan) addSecret(file, what string, text func() ([]byte, error)) {
@@ -325,6 +331,7 @@ func (p *Plan) sudo() {
 // start enables the units and starts what is to run.
 func (p *Plan) start(ctx context.Context) {
 	changed := p.Todo() > 0
+	again := slices.ContainsFunc(p.Actions, func(a Action) bool { return a.again && !a.Done })
 	reload := p.m.command("systemctl", "daemon-reload")
 	reload.Done = !changed
 	enable := p.m.command("systemctl", append([]string{"enable", "--now"}, daemonUnits...)...)
@@ -336,7 +343,7 @@ func (p *Plan) start(ctx context.Context) {
 		enable.Done = running && err == nil
 	}
 	p.add(reload, enable)
-	if running && changed {
+	if running && again {
 		p.add(p.m.command("systemctl", "restart", "deployhook.service"))
 	}
 }

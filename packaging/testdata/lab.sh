@@ -53,7 +53,7 @@ for user in deployhook deployhook-test deploy; do
 	getent passwd "$user" | grep -q nologin || fail "the user $user: $(getent passwd "$user")"
 done
 id -nG deployhook | grep -qw deployhook-admin || fail "deployhook is not in deployhook-admin"
-[ "$(stat -c '%a %U %G' /etc/deployhook)" = "750 root deployhook" ] || fail "/etc/deployhook: $(stat -c '%a %U %G' /etc/deployhook)"
+[ "$(stat -c '%a %U %G' /etc/deployhook)" = "755 root root" ] || fail "/etc/deployhook: $(stat -c '%a %U %G' /etc/deployhook)"
 [ -z "$(ls -A /etc/deployhook)" ] || fail "the package writes a config"
 for unit in $(units); do
 	if systemctl is-enabled --quiet "$unit" || systemctl is-active --quiet "$unit"; then fail "$unit is enabled or runs before there is a config"; fi
@@ -68,28 +68,18 @@ for unit in /usr/lib/systemd/system/deployhook*; do
 done
 ok "installed: users, units, man pages, completions, and nothing runs"
 
-# --- configure, which is what deployhook init does
-secret=$(openssl rand -hex 32)
+# --- configure: the config of this test, all else by init
 configure() {
-	local owner=deployhook agents='' unit
-	install -d -m 0700 /etc/deployhook/credentials
-	echo "$secret" | install -m 0600 /dev/stdin /etc/deployhook/credentials/github-webhook
-	mkdir -p /etc/systemd/system/deployhook.service.d
-	printf '[Service]\nLoadCredential=\nLoadCredential=github-webhook:/etc/deployhook/credentials/github-webhook\n' \
-		>/etc/systemd/system/deployhook.service.d/credentials.conf
-	if has deployhook-agent.socket; then
-		owner=deploy agents=', agent: { test: /run/deployhook-agents/test.sock, deploy: /run/deployhook-agents/deploy.sock }'
-	fi
-	sed "s|, AGENTS|$agents|" config.yaml | install -m 0640 -g deployhook /dev/stdin /etc/deployhook/deploy.yaml
-	install -d -o "$owner" /srv/shop
-	printf '%s ALL=(root) NOPASSWD: /usr/bin/systemctl restart shop\n' "$owner" | install -m 0440 /dev/stdin /etc/sudoers.d/deployhook
-	systemctl daemon-reload
-	for unit in $(units); do systemctl enable --now "$unit" 2>/dev/null; done
+	install -m 0644 config.yaml /etc/deployhook/deploy.yaml
+	deployhook init --dry-run >init.log 2>&1 || fail "init --dry-run: $(cat init.log)"
+	[ ! -e /etc/deployhook/init.list ] || fail "a dry run changes something"
+	deployhook init >init.log 2>&1 || fail "init: $(cat init.log)"
+	grep -q '^  Payload URL ' init.log || fail "init does not print GitHub's form: $(cat init.log)"
+	grep -q '/etc/systemd/system/deployhook.service ' init.log && fail "init writes units beside the package's"
+	secret=$(cat /etc/deployhook/credentials/github-webhook)
 }
-# A socket of its own, where the package has none: then pushes wait in it.
-has deployhook.socket || printf '[Socket]\nListenStream=127.0.0.1:8484\n[Install]\nWantedBy=sockets.target\n' >/etc/systemd/system/deployhook.socket
+secret=none
 configure
-has deployhook.socket || systemctl restart deployhook.socket deployhook.service 2>/dev/null || { systemctl stop deployhook && systemctl start deployhook.socket deployhook; }
 until_ "it is ready" readyz
 deployhook trigger shop --branch main --wait || fail "the first deploy"
 [ "$(cat /srv/shop/current/server.js)" = "// one" ] || fail "what is live: $(cat /srv/shop/current/server.js)"
@@ -190,7 +180,6 @@ grep -q '^deployhook: kept /srv/shop$' purge.log || fail "the releases are not n
 grep -q '^deployhook: kept the users deployhook, deployhook-test and deploy' purge.log || fail "the users are not named"
 [ "$(cat /srv/shop/current/server.js)" = "// one" ] || fail "the purge took a release"
 grep -qE 'warning|cannot|could not|No such' purge.log && fail "the purge complains"
-rm -f /etc/systemd/system/deployhook.socket # this test's own
 tree >after.list
 left=$(comm -13 before.list after.list)
 [ -z "$left" ] || fail "the purge left: $left"
@@ -233,7 +222,7 @@ mv /usr/bin/away /usr/bin/systemd-sysusers
 [ "$(getent passwd deployhook-test | cut -d: -f5-)" = "deployhook test jobs:/var/lib/deployhook-test:/usr/sbin/nologin" ] || fail "useradd: $(getent passwd deployhook-test)"
 getent passwd deploy >/dev/null || fail "no user deploy"
 id -nG deployhook | grep -qw deployhook-admin || fail "deployhook is not in deployhook-admin"
-[ "$(stat -c '%a %U %G' /etc/deployhook)" = "750 root deployhook" ] || fail "/etc/deployhook: $(stat -c '%a %U %G' /etc/deployhook)"
+[ "$(stat -c '%a %U %G' /etc/deployhook)" = "755 root root" ] || fail "/etc/deployhook: $(stat -c '%a %U %G' /etc/deployhook)"
 ok "without systemd-sysusers the users are made too"
 
 # --- as rpm calls the scripts: the new one's with 2, then the old one's with 1

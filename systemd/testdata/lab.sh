@@ -25,27 +25,45 @@ readyz() { [ "$(curl -s http://127.0.0.1:8484/readyz)" = ready ]; }
 restarted() { [ "$(show MainPID)" != "$1" ] && [ "$(show MainPID)" != 0 ] && readyz; }
 journal() { journalctl -u deployhook --no-pager -o cat "$@"; }
 
-# --- docs/first-deploy.md, command by command
+# --- docs/vps.md, command by command
+# Its reader is alice, who may use sudo.
 useradd -m alice
-before_check() { cp "$here/deploy.yaml" /etc/deployhook/deploy.yaml; }
-before_token() { merge; }
-# The page shows the token's config alone: here it stands beside the other, which
-# then needs the word that the page asks for.
-merge() {
+echo 'alice ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/alice
+cat >before.sh <<'B'
+set -eu
+here=$(dirname "$0")
+config=/etc/deployhook/deploy.yaml
+case $1 in
+program) install -m 0755 "$here/deployhook" /usr/local/bin/deployhook ;;
+trigger)
+	grep -v '^ *#' $config | diff - "$here/deploy.yaml" || { echo "init does not write the page's deploy.yaml"; exit 1; }
+	# No network here: the repository is on this machine.
+	sed -i 's,^    auth:.*,    clone_url: /srv/git/shop.git,' $config
+	systemctl reload deployhook
+	;;
+token)
+	# The page shows the token's config alone: here it stands beside the other,
+	# which then needs the word that the page asks for.
 	{
-		sed '/^hooks:/,$d' "$here/deploy.yaml"
+		sed '/^hooks:/,$d' $config
 		echo "hooks:"
-		sed -n '/^hooks:/,/^pipelines:/p' "$here/deploy.yaml" "$here/token.yaml" | grep '^  '
+		sed -n '/^hooks:/,/^pipelines:/p' $config "$here/token.yaml" | grep '^  '
 		echo "pipelines:"
-		for f in deploy token; do sed '1,/^pipelines:/d; s/^    repository: .*/&\n    hook: github/' "$here/$f.yaml"; done
-	} >/etc/deployhook/deploy.yaml
-}
-export -f before_check before_token merge
-export here
-(cd home && exec "$here/doc.sh") 2>&1 | tee "$here/doc.log"
-ok "every command of first-deploy.md"
-grep -q '^ready$' "$here/doc.log" || fail "readyz"
-grep -q '^pipeline shop$' "$here/doc.log" || fail "check"
+		for f in $config "$here/token.yaml"; do sed '1,/^pipelines:/d; s/^    repository: .*/&\n    hook: github/' "$f"; done
+	} >/etc/deployhook/merged.yaml
+	mv /etc/deployhook/merged.yaml $config
+	;;
+esac
+B
+chmod 755 "$here"
+sudo -u alice bash "$here/doc.sh" 2>&1 | tee "$here/doc.log"
+rm /etc/sudoers.d/alice
+ok "every command of vps.md"
+grep -q '^  Payload URL         https://deploy.example.com/hooks/github$' "$here/doc.log" || fail "GitHub's form"
+grep -q '^  Key                 ssh-ed25519 AAAA' "$here/doc.log" || fail "the deploy key"
+grep -q "$(cat /etc/deployhook/credentials/github-webhook)" "$here/doc.log" && fail "the secret goes into a log"
+[ "$(stat -c '%a %U' /etc/deployhook/credentials/github-webhook)" = "600 root" ] || fail "the secret's file"
+readyz || fail "readyz"
 grep -q 'HTTP/1.1 202' "$here/doc.log" || fail "the token"
 grep -q '"message":"enable-course: run starts for a payload of hook webhook"' "$here/doc.log" || fail "the answer to the token"
 grep -q '^\*  [0-9]\{8\}T[0-9]\{6\}Z-[0-9a-f]\{7\} *live' "$here/doc.log" || fail "the release"
@@ -152,4 +170,29 @@ if systemctl start deployhook 2>/dev/null; then fail "it starts without its grou
 systemctl stop deployhook
 journal | grep -q 'giving the control socket to the group deployhook-admin: operation not permitted: put .* (usermod -aG deployhook-admin deployhook)' || fail "the group is not named"
 ok "what is missing at a start is said in the journal"
+gpasswd -a deployhook deployhook-admin >/dev/null
+
+# --- init: twice, from a broken state, and back
+systemctl start deployhook
+deployhook init >init.log 2>&1 || { cat init.log; fail "init the second time"; }
+grep -q '^Everything is there already; nothing was changed.$' init.log || { cat init.log; fail "the second init does something"; }
+rm /etc/sudoers.d/deployhook /etc/systemd/system/deployhook-test.socket
+deployhook init --dry-run >init.log 2>&1 || fail "init --dry-run"
+grep -q '^deployhook: 5 things to do; nothing was changed$' init.log && [ ! -e /etc/sudoers.d/deployhook ] || { cat init.log; fail "a dry run"; }
+deployhook init >init.log 2>&1 || { cat init.log; fail "init of what is missing"; }
+[ -e /etc/sudoers.d/deployhook ] && systemctl is-active -q deployhook-test.socket || fail "init does not mend"
+ok "init may be run again, and mends what is missing"
+rm /etc/systemd/system/deployhook.service.d/test.conf # of this script
+deployhook init --remove >init.log 2>&1 || { cat init.log; fail "init --remove"; }
+cat init.log
+systemctl is-active -q deployhook.socket deployhook.service deployhook-test.socket && fail "something still runs"
+grep -q '^leaves     /etc/deployhook/deploy.yaml: it was changed after init made it$' init.log || fail "what stays is not named"
+for path in /etc/sudoers.d/deployhook /etc/deployhook/credentials /etc/systemd/system/deployhook.service /etc/systemd/system/deployhook.service.d /etc/sysusers.d/deployhook.conf; do
+	[ ! -e $path ] || fail "$path is left"
+done
+find /etc /usr/local -newer "$here/test.sh" -name '*deployhook*' | grep -v -e '^/etc/deployhook$' -e '^/usr/local/bin/deployhook$' && fail "this is left and not named"
+ok "init --remove takes back what init made and names the rest"
+deployhook init >init.log 2>&1 || { cat init.log; fail "init after a removal"; }
+until_ "it is ready again" readyz
+ok "init works again after a removal"
 echo "all held"
