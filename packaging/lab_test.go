@@ -33,7 +33,7 @@ pipelines:
     jobs:
       wait:
         steps:
-          - run: echo begun; until [ -e /srv/gate/go ]; do sleep 0.1; done
+          - run: echo begun; until [ -e /opt/gate/go ]; do sleep 0.1; done
 `
 
 // TestPackageOnARealSystemd installs the .deb in a clean Debian with a real

@@ -20,6 +20,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
+	journald "github.com/coreos/go-systemd/v22/journal"
 	"github.com/spf13/pflag"
 
 	"deployhook/internal/config"
@@ -77,7 +78,7 @@ func Run(ctx context.Context, o Options) error {
 	// A reader of the log that goes away, as tee may, must not take the daemon
 	// with it. Caught and not ignored: what it starts would inherit that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	d.log = logger(logTo(o.Stderr), f.Server)
+	d.log = logger(o.Stderr, f.Server)
 	for _, w := range f.Warnings {
 		d.log.Warn("config", "err", w.String())
 	}
@@ -107,13 +108,31 @@ func withUnits(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
+// logger writes to w, or into systemd's journal where that reads w.
 func logger(w io.Writer, s config.Server) *slog.Logger {
+	if isJournal(w) {
+		return slog.New(newJournal(w, journald.Send, lines(s, true)))
+	}
+	return slog.New(lines(s, false)(w))
+}
+
+// lines makes handlers that write a record as a line, without its time when
+// who reads it has the time already.
+func lines(s config.Server, timeless bool) func(io.Writer) slog.Handler {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(s.LogLevel)) // the config has checked it
-	if s.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: withUnits}))
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if timeless && len(groups) == 0 && a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return withUnits(groups, a)
+	}}
+	return func(w io.Writer) slog.Handler {
+		if s.LogFormat == "json" {
+			return slog.NewJSONHandler(w, o)
+		}
+		return slog.NewTextHandler(w, o)
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
 func (d *daemon) run(ctx context.Context, f *config.File) error {
