@@ -501,6 +501,10 @@ func (d *daemon) watch(ctx context.Context) {
 			d.log.Error("the engine is stuck", "since", d.engine.Progress())
 			continue
 		}
+		if job := d.engine.Stuck(time.Now()); job != "" {
+			d.log.Error("a job is stuck", "job", job)
+			continue
+		}
 		d.notify(systemd.SdNotifyWatchdog + "\n" + d.status())
 	}
 }

@@ -180,6 +180,28 @@ func rest(ctx context.Context, pass time.Duration) {
 // Progress is when the engine last looked for work: the watchdog's food.
 func (e *Engine) Progress() time.Time { return time.UnixMilli(e.progress.Load()) }
 
+// goesOn is how long a job may take between two signs of life, a step's own
+// time aside: every call of an agent has a deadline below it.
+const goesOn = 75 * time.Minute
+
+// beat is a sign of life of a job: the next one comes within more than goesOn.
+func (j *job) beat(more time.Duration) {
+	j.due.Store(time.Now().Add(goesOn + more).UnixMilli())
+}
+
+// Stuck names a job whose sign of life is overdue: its worker hangs, and only
+// another start of the daemon helps. Empty: there is none.
+func (e *Engine) Stuck(now time.Time) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for k, j := range e.running {
+		if now.UnixMilli() > j.due.Load() {
+			return fmt.Sprintf("run %d job %s", k.run, k.job)
+		}
+	}
+	return ""
+}
+
 // Running is how many jobs run now.
 func (e *Engine) Running() int {
 	e.mu.Lock()
@@ -289,6 +311,7 @@ func (e *Engine) newJob(run int64, name string, attempt int) *job {
 // start runs work on a job in a goroutine of its own, and records its outcome.
 func (e *Engine) start(ctx context.Context, j *job, work func(*job, context.Context) outcome) {
 	ctx, j.cancel = context.WithCancelCause(ctx)
+	j.beat(0)
 	j.canceled = func() bool { return ctx.Err() != nil }
 	e.mu.Lock()
 	e.running[j.key] = j

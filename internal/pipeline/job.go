@@ -43,12 +43,13 @@ type job struct {
 	workspace, release, releasePath, previous string
 
 	// Of a switch that was cut short.
-	reopened     int         // times that its path was opened again
-	restartsLost int         // restarts that ended what was running them
-	undone       error       // why the release is put back
-	oldLost      error       // how the restart of the old release ended its agent
-	unreachable  atomic.Bool // its path cannot be opened now
-	abandon      chan string // by whom
+	reopened     int          // times that its path was opened again
+	restartsLost int          // restarts that ended what was running them
+	undone       error        // why the release is put back
+	oldLost      error        // how the restart of the old release ended its agent
+	unreachable  atomic.Bool  // its path cannot be opened now
+	due          atomic.Int64 // ms until which the job must have said that it goes on
+	abandon      chan string  // by whom
 
 	mu       sync.Mutex
 	cleaning context.CancelCauseFunc // ends the steps that run although the job was canceled; nil = none do
@@ -373,6 +374,7 @@ func (j *job) finish(ctx context.Context, out outcome) {
 				return // the next start finds the job running, and settles it
 			}
 		}
+		j.beat(0)
 		time.Sleep(delay)
 		delay = min(2*delay, 15*time.Second)
 	}

@@ -129,6 +129,7 @@ func (j *job) pause(d time.Duration) bool {
 func (j *job) again(ctx context.Context, cause error) outcome {
 	delay, last := time.Second, ""
 	for {
+		j.beat(0)
 		conn, found, err := j.openAgain(ctx)
 		if err == nil {
 			j.unreachable.Store(false)

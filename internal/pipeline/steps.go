@@ -162,6 +162,7 @@ func (j *job) step(ctx context.Context, conn *host.Conn, step *deploy.Step, dir 
 		}
 		wait := retryDelay(step.Retry, st.Tries)
 		log.say("deployhook: %v; try %d of %d in %v", err, st.Tries+1, step.Retry.Limit+1, wait)
+		j.beat(wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -240,7 +241,9 @@ func (j *job) try(ctx context.Context, conn *host.Conn, step *deploy.Step, dir s
 	if j.payload != nil {
 		req.Files = map[string][]byte{"DEPLOYHOOK_PAYLOAD_FILE": j.payload}
 	}
+	j.beat(req.Timeout)
 	res, err := conn.Step(ctx, req, log.write)
+	j.beat(0)
 	if err != nil {
 		return res, err
 	}
