@@ -191,7 +191,10 @@ func (p *process) memory() (now, peak float64) {
 }
 
 // deployhook starts the daemon with pipelines for what is measured.
-func (b *bench) deployhook(name string) (*process, error) {
+func (b *bench) deployhook(name string) (*process, error) { return b.deployhookWith(name, "spawn") }
+
+// deployhookWith reaches its agents in a way: spawn, or a local socket.
+func (b *bench) deployhookWith(name, agents string) (*process, error) {
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -200,7 +203,7 @@ func (b *bench) deployhook(name string) (*process, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf(`server: { listen: "%s", data: %s/data, socket: %s/sock, log: { level: error } }
+	config := fmt.Sprintf(`server: { listen: "%s", data: %s/data, socket: %s/sock, log: { level: error }, agent: { test: %s, deploy: %s } }
 hooks:
   github: { provider: github, secret: { environment: BENCH_SECRET } }
   start: { provider: generic, token: { environment: BENCH_SECRET } }
@@ -220,7 +223,7 @@ pipelines:
   output:
     on: { hook: { name: output } }
     jobs: { print: { steps: [ { run: "head -c 150000000 /dev/zero | base64" } ] } }
-`, addr, dir, dir, dir, b.self, b.dir)
+`, addr, dir, dir, agents, agents, dir, b.self, b.dir)
 	file := filepath.Join(dir, "deploy.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return nil, err
@@ -450,10 +453,26 @@ func (b *bench) starts() error {
 		return err
 	}
 	defer w.end()
+	// The same with agents of a local socket, which only root can stand in
+	// systemd's place for.
+	ways := []*process{d, w}
+	if os.Getuid() == 0 {
+		socket, stop, err := b.activate()
+		if err != nil {
+			return err
+		}
+		defer stop()
+		local, err := b.deployhookWith("local", socket)
+		if err != nil {
+			return err
+		}
+		defer local.end()
+		ways = append(ways, local)
+	}
 	times := map[*process][]time.Duration{}
 	buf := make([]byte, 64)
 	for i := range starts + 10 {
-		for _, p := range []*process{d, w} {
+		for _, p := range ways {
 			at := time.Now()
 			res, err := http.Post("http://"+p.addr+"/hooks/start?token="+secret, "application/json", strings.NewReader(fmt.Sprintf(`{"n":%d}`, i)))
 			if err != nil {
@@ -478,7 +497,41 @@ func (b *bench) starts() error {
 	w50, w99 := percentile(times[w], 50), percentile(times[w], 99)
 	b.row("POST → step's process starts, p50", ms(p50), ms(w50), fmt.Sprintf("%.2f×", float64(p50)/float64(w50)), "≤ 1.5×")
 	b.row("POST → step's process starts, p99", ms(p99), ms(w99), fmt.Sprintf("%.2f×", float64(p99)/float64(w99)), "")
+	if len(ways) > 2 {
+		l50 := percentile(times[ways[2]], 50)
+		b.row("the same through a local socket, p50, against spawn", ms(l50), "("+ms(p50)+")", fmt.Sprintf("%.2f×", float64(l50)/float64(p50)), "≤ 2×")
+	}
 	return nil
+}
+
+// activate stands in systemd's place: it starts an agent for each connection
+// to a local socket.
+func (b *bench) activate() (path string, stop func(), err error) {
+	path = filepath.Join(b.dir, "agents.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return "", nil, err
+	}
+	go func() {
+		for {
+			conn, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			f, err := conn.File()
+			conn.Close()
+			if err != nil {
+				continue
+			}
+			cmd := exec.Command(b.binary, "agent")
+			cmd.Stdin, cmd.Stderr, cmd.Env = f, os.Stderr, append(os.Environ(), "DEPLOYHOOK_AGENT_STATE="+filepath.Join(b.dir, "agents"))
+			if cmd.Start() == nil {
+				go func() { _ = cmd.Wait() }()
+			}
+			f.Close()
+		}
+	}()
+	return path, func() { l.Close() }, nil
 }
 
 // output measures the daemon while a step prints 200 MB.
