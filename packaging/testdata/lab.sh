@@ -78,7 +78,7 @@ ok "installed: users, units, man pages, completions, and nothing runs"
 
 # --- configure: the config of this test, all else by init
 configure() {
-	install -m 0644 config.yaml /etc/deployhook/deploy.yaml
+	install -D -m 0644 config.yaml /etc/deployhook/deploy.yaml
 	deployhook init --dry-run >init.log 2>&1 || fail "init --dry-run: $(cat init.log)"
 	[ ! -e /etc/deployhook/init.list ] || fail "a dry run changes something"
 	deployhook init >init.log 2>&1 || fail "init: $(cat init.log)"
