@@ -72,7 +72,7 @@ func (l *ReleaseLine) Valid() bool {
 	default:
 		return false
 	}
-	return ValidReleaseID(l.Release) && (l.Commit == "" || validCommit(l.Commit)) && l.Run >= 0 &&
+	return ValidReleaseName(l.Release) && (l.Commit == "" || validCommit(l.Commit)) && l.Run >= 0 &&
 		len(l.Daemon) <= lineWordMost && len(l.Job) <= lineWordMost && len(l.Repository) <= lineRepositoryMost &&
 		clean(l.Daemon) && clean(l.Job) && clean(l.Repository)
 }

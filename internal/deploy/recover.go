@@ -89,5 +89,5 @@ func RecoverInPlace(f *Found, daemon string, run int64, job string) (Recovery, s
 
 func validName(s string) bool {
 	id, ok := strings.CutPrefix(s, "releases/")
-	return ok && ValidReleaseID(id)
+	return ok && ValidReleaseName(id)
 }

@@ -20,9 +20,18 @@ func ReleaseID(at time.Time, commit string, n int) string {
 	return id
 }
 
-// ValidReleaseID says whether id has the form of a release's name. Nothing
-// else is ever made, linked or removed below releases/.
+// ValidReleaseID says whether id has the form of the names that deployhook
+// gives. Nothing else is ever made below releases/.
 func ValidReleaseID(id string) bool { return releaseID.MatchString(id) }
+
+// releaseName is one name of a directory: no path, not hidden, no option.
+var releaseName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
+
+// ValidReleaseName says whether name may stand in a journal: it is one that
+// deployhook gives, or one of another tool's release that was adopted, such as
+// 20240501120000 or 42. Nothing else is ever linked or removed below releases/,
+// and of the second kind only what the journal tells of.
+func ValidReleaseName(name string) bool { return releaseName.MatchString(name) }
 
 // LiveStack is the stack of live releases, the bottom first: a deploy that
 // stayed live pushes, a rollback pops, one to a named release pushes. A release

@@ -54,7 +54,7 @@ func releases(ids []string) error {
 		return fmt.Errorf("the agent names %d releases", len(ids))
 	}
 	for _, id := range ids {
-		if !deploy.ValidReleaseID(id) {
+		if !deploy.ValidReleaseName(id) {
 			return errors.New("the agent names a release that is none")
 		}
 	}

@@ -191,7 +191,7 @@ func (c *Conn) Undo(ctx context.Context) (string, error) {
 	f, err := call[wire.From](ctx, c, wire.RouteUndo, wire.Empty{})
 	if err == nil && f.From != "" {
 		id, ok := strings.CutPrefix(f.From, "releases/")
-		if !ok || !deploy.ValidReleaseID(id) {
+		if !ok || !deploy.ValidReleaseName(id) {
 			return "", errors.New("the agent names a release that is none")
 		}
 	}

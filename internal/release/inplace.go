@@ -169,15 +169,6 @@ func (p *InPlace) Found() (*deploy.Found, error) {
 	return f, err
 }
 
-// removeWriting removes files of the journal that a crash left half written.
-func (p *InPlace) removeWriting() error {
-	files, err := filepath.Glob(p.file(tempPrefix + "*"))
-	for _, n := range files {
-		os.Remove(n)
-	}
-	return err
-}
-
 // dropPreparing ends the deploys whose files never came to stand here: with
 // the lock, nobody else can be at them.
 func (p *InPlace) dropPreparing() error {

@@ -38,6 +38,7 @@ type journal struct {
 	disk  string // where there is no room when they cannot be written, in sentences
 	owner Owner
 	lock  *os.File
+	files *Ownership // whose the files are that are made here; nil = this process's user
 }
 
 func (p *journal) file(name string) string { return filepath.Join(p.dir, name) }
@@ -144,7 +145,7 @@ func (p *journal) replace(name string, content []byte) error {
 		return sentence(p.disk, err)
 	}
 	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+	if err = errors.Join(err, p.files.give(f), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(temp, p.file(name))
 	}
 	if err != nil {

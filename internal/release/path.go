@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -163,7 +164,11 @@ func (p *journal) takeLock(ctx context.Context) error {
 		f.Close() // it was taken away while this one waited for it
 	}
 	_ = p.lock.Truncate(0)
-	_, _ = p.lock.WriteAt(fmt.Appendf(nil, "run %d job %s (agent pid %d)\n", p.owner.Run, p.owner.Job, os.Getpid()), 0)
+	who := fmt.Sprintf("run %d job %s (agent pid %d)", p.owner.Run, p.owner.Job, os.Getpid())
+	if p.owner.Run == 0 {
+		who = fmt.Sprintf("deployhook %s (pid %d)", p.owner.Job, os.Getpid())
+	}
+	_, _ = p.lock.WriteAt([]byte(who+"\n"), 0)
 	return nil
 }
 
@@ -245,7 +250,8 @@ func (p *Path) Found() (*deploy.Found, error) {
 	return f, err
 }
 
-// current is where the link points; empty when there is none.
+// current is where the link points, for a release as "releases/<id>" however
+// the link says it; empty when there is none.
 func (p *Path) current() (string, error) {
 	name := filepath.Join(p.root, "current")
 	st, err := os.Lstat(name)
@@ -266,7 +272,39 @@ func (p *Path) current() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return target, nil
+	return p.relative(target), nil
+}
+
+// relative gives "releases/<id>" for a link that leads there in another way:
+// Capistrano's links are absolute.
+func (p *Path) relative(target string) string {
+	clean := filepath.Clean(target)
+	dir, id := filepath.Split(clean)
+	if !deploy.ValidReleaseName(id) {
+		return target
+	}
+	if !filepath.IsAbs(clean) {
+		dir = filepath.Join(p.root, dir)
+	}
+	releases := filepath.Join(p.root, "releases")
+	if filepath.Clean(dir) != releases {
+		there, err := os.Stat(dir)
+		ours, oerr := os.Stat(releases)
+		if err != nil || oerr != nil || !os.SameFile(there, ours) {
+			return target
+		}
+	}
+	return "releases/" + id
+}
+
+// known says whether a name is one that deployhook gives, or that of a release
+// which the journal tells of: one that was adopted.
+func (p *Path) known(id string) bool {
+	if deploy.ValidReleaseID(id) {
+		return true
+	}
+	lines, err := p.readLines()
+	return err == nil && slices.ContainsFunc(lines, func(l deploy.ReleaseLine) bool { return l.Release == id })
 }
 
 // currentRelease is where current points, which must be a release or nothing.
@@ -276,7 +314,11 @@ func (p *Path) currentRelease() (string, error) {
 		return "", err
 	}
 	id, ok := strings.CutPrefix(target, "releases/")
-	if target != "" && (!ok || !deploy.ValidReleaseID(id)) {
+	switch {
+	case target == "" || ok && p.known(id):
+	case ok && deploy.ValidReleaseName(id):
+		return "", fmt.Errorf("%s/current points to %q, which is no release of deployhook: deployhook adopt %s takes over what another tool made", p.root, target, p.root)
+	default:
 		return "", fmt.Errorf("%s/current points to %q, which is no release: move it away first", p.root, target)
 	}
 	return target, nil
@@ -285,12 +327,8 @@ func (p *Path) currentRelease() (string, error) {
 // removeTemporary removes links and files that a crash left half made. Their
 // names are ours alone.
 func (p *Path) removeTemporary() error {
-	files, err := filepath.Glob(p.file(tempPrefix + "*"))
-	if err != nil {
+	if err := p.removeWriting(); err != nil {
 		return err
-	}
-	for _, n := range files {
-		os.Remove(n)
 	}
 	names, err := filepath.Glob(filepath.Join(p.root, ".current-*"))
 	if err != nil {

@@ -230,7 +230,7 @@ func (p *Path) removeFailed() {
 // remove takes a release away: out of its name first, so that nobody meets
 // half of it.
 func (p *Path) remove(id string) error {
-	if !deploy.ValidReleaseID(id) {
+	if !p.known(id) {
 		return fmt.Errorf("%q is not the name of a release", id)
 	}
 	dir := filepath.Join(p.root, "releases", id)

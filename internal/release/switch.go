@@ -58,7 +58,7 @@ func (p *Path) Activate(to string, pops bool) error {
 
 // mayActivate says whether a switch may begin, and where current points now.
 func (p *Path) mayActivate(to string) (from string, err error) {
-	if !deploy.ValidReleaseID(to) {
+	if !p.known(to) {
 		return "", fmt.Errorf("%q is not the name of a release", to)
 	}
 	if st, err := os.Lstat(filepath.Join(p.root, "releases", to)); err != nil || !st.IsDir() {
@@ -150,7 +150,7 @@ func (p *Path) take() error {
 		return errors.New("there is no unfinished switch")
 	}
 	id, ok := strings.CutPrefix(in.To, "releases/")
-	if !ok || !deploy.ValidReleaseID(id) {
+	if !ok || !deploy.ValidReleaseName(id) {
 		return errors.New("the unfinished switch names no release")
 	}
 	p.intent, p.release, p.spec, p.made = in, id, p.specOf(id), false

@@ -136,14 +136,18 @@ func TestPathThatAStepTookApartIsNotSwitched(t *testing.T) {
 }
 
 func TestForeignCurrentIsRefusedBeforeAnyWork(t *testing.T) {
-	for _, target := range []string{"/etc", "/srv/shop/releases/" + id(1), "releases/../../x", "releases/20240101", "releases"} {
+	for _, target := range []string{"/etc", "/srv/shop/releases/" + id(1), "releases/../../x", "releases/-rf", "releases/20240101", "releases"} {
 		root := t.TempDir()
 		p := open(t, root)
 		if err := os.Symlink(target, filepath.Join(root, "current")); err != nil {
 			t.Fatal(err)
 		}
 		err := p.Prepare(Spec{Release: id(1)})
-		if err == nil || err.Error() != fmt.Sprintf("%s/current points to %q, which is no release: move it away first", root, target) {
+		want := fmt.Sprintf("%s/current points to %q, which is no release: move it away first", root, target)
+		if target == "releases/20240101" {
+			want = fmt.Sprintf("%s/current points to %q, which is no release of deployhook: deployhook adopt %s takes over what another tool made", root, target, root)
+		}
+		if err == nil || err.Error() != want {
 			t.Errorf("%s: %v", target, err)
 		}
 		if list, _ := os.ReadDir(filepath.Join(root, "releases")); len(list) > 0 {
