@@ -21,6 +21,7 @@ var may = map[string][]string{
 	"internal/store":      {"internal/deploy"},
 	"internal/web":        {"internal/deploy"},
 	"internal/release":    {"internal/deploy"},
+	"internal/adopt":      {"internal/release", "internal/git", "internal/config", "internal/deploy"},
 	"internal/agent/wire": {"internal/deploy"},
 	"internal/agent":      {"internal/agent/wire", "internal/release", "internal/deploy"},
 	"internal/host":       {"internal/agent/wire", "internal/deploy"},
@@ -31,12 +32,15 @@ var may = map[string][]string{
 	},
 	"internal/store/storetest": {"internal/deploy"},
 	"internal/setup":           {"internal/config", "internal/deploy"},
-	"cmd/deployhook":           {"internal/daemon", "internal/config", "internal/web", "internal/agent", "internal/setup", "internal/deploy", "systemd"},
-	"demo":                     {},
-	"bench":                    {},
-	"internal":                 {},
-	"packaging":                {},
-	"systemd":                  {},
+	"cmd/deployhook": {
+		"internal/daemon", "internal/config", "internal/web", "internal/agent", "internal/setup", "internal/adopt",
+		"internal/deploy", "systemd",
+	},
+	"demo":      {},
+	"bench":     {},
+	"internal":  {},
+	"packaging": {},
+	"systemd":   {},
 }
 
 // files parses every Go file of the project.

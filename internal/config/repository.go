@@ -263,3 +263,10 @@ func knownHost(line string) error {
 	_, err = knownhosts.New(f.Name())
 	return err
 }
+
+// RepositoryID is the identity of a repository that is written like this, by
+// which deliveries and journals name it.
+func RepositoryID(text string) (string, error) {
+	id, _, err := repositoryOf(text, false)
+	return id, err
+}
