@@ -156,8 +156,8 @@ func (j *job) unwanted(ctx context.Context, mirror *git.Mirror, found *deploy.Fo
 		return why, err
 	}
 	live := releaseOf(found.Current)
-	line := lineOf(found, live)
-	if j.run.Force || line == nil || line.Repository != j.run.Repository || line.Commit == j.run.Commit {
+	line := lineOf(found, live) // without a repository when it was adopted and nothing said which
+	if j.run.Force || line == nil || line.Repository != "" && line.Repository != j.run.Repository || line.Commit == j.run.Commit {
 		return "", nil
 	}
 	back, known, err := j.ancestor(ctx, mirror, j.run.Commit, line.Commit, "")

@@ -95,11 +95,14 @@ func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy
 		return none, err
 	}
 	line := lineOf(found, target)
-	if line == nil {
+	if line == nil && deploy.ValidReleaseID(target) {
 		return none, fmt.Errorf("%w: the journal of %s does not say which commit %s is", deploy.ErrRefused, spec.Release.Path, target)
 	}
+	if line == nil { // adopted from a tool that did not write it down
+		line = &deploy.ReleaseLine{}
+	}
 	run := deploy.NewRun{
-		Pipeline: p.Name, Config: cfg.Digest, Event: deploy.Rollback, Repository: line.Repository, Commit: line.Commit,
+		Pipeline: p.Name, Config: cfg.Digest, Event: deploy.Rollback, Repository: cmp.Or(line.Repository, p.Repository), Commit: line.Commit,
 		Actor: c.Actor, Queue: deploy.QueueAll, Force: c.Force, Target: target, Pops: pops,
 		Jobs: []deploy.NewJob{{
 			Name: spec.Name, Hosts: spec.Hosts, Deploys: true, Path: spec.Release.Path, Group: spec.Group, Ready: true,
@@ -151,6 +154,9 @@ const commitLeast = 7
 // byCommit gives the release that was made last of a commit, when that is what
 // somebody named; else what they named.
 func byCommit(found *deploy.Found, good []string, to string) string {
+	if slices.Contains(good, to) {
+		return to // an adopted release may have a name of digits
+	}
 	if len(to) < commitLeast || len(to) > 40 || strings.Trim(to, "0123456789abcdef") != "" {
 		return to
 	}
