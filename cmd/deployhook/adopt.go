@@ -51,7 +51,7 @@ func (a *app) adoptCommand() *cobra.Command {
 			lines, err := s.Plan()
 			if err == nil && !dry && len(lines) > 0 {
 				if me := os.Geteuid(); me != 0 && me != u.UID {
-					return fmt.Errorf("the journal must belong to %s, who deploys: sudo deployhook adopt %s, or name another user with --user", u.Name, s.Path)
+					return fmt.Errorf("only root can give the journal to %s: sudo deployhook adopt %s, or --user with your own name when deploys run as you", u.Name, s.Path)
 				}
 				lines, err = s.Write(c.Context(), u)
 			}

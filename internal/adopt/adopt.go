@@ -275,6 +275,9 @@ func (s *Site) Chown(u *User) []string {
 			dirs = append(dirs, shell(dir))
 		}
 	}
+	if journal := s.file(".deployhook"); exists(journal) && !u.MayWrite(journal) {
+		commands = append(commands, "sudo chown -R "+u.Name+" "+shell(journal))
+	}
 	if len(dirs) > 0 {
 		commands = append(commands, "sudo chown "+u.Name+" "+strings.Join(dirs, " "))
 	}

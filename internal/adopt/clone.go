@@ -59,7 +59,7 @@ func (s *Site) changes(ctx context.Context) error {
 		return err
 	}
 	defer root.Close()
-	err = repo.List(ctx, s.Commit, func(f deploy.TreeFile) error {
+	return repo.List(ctx, s.Commit, func(f deploy.TreeFile) error {
 		same, err := sameFile(root, f)
 		if errors.Is(err, fs.ErrNotExist) {
 			s.Removed++
@@ -70,10 +70,6 @@ func (s *Site) changes(ctx context.Context) error {
 		}
 		return err
 	})
-	if errors.Is(err, git.ErrSubmodule) {
-		return err
-	}
-	return err
 }
 
 // sameFile says whether a file has the content that a commit has of it.

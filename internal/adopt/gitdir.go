@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"deployhook/internal/config"
+	"deployhook/internal/deploy"
 	"deployhook/internal/release"
 )
 
@@ -28,10 +29,18 @@ func headBranch(dir string) string {
 		if err != nil {
 			continue
 		}
-		for _, prefix := range []string{"ref: refs/heads/", "ref: refs/remotes/origin/"} {
-			if branch, ok := strings.CutPrefix(strings.TrimSpace(string(b)), prefix); ok && plainBranch(branch) {
-				return branch
-			}
+		if branch := parseHead(string(b)); branch != "" {
+			return branch
+		}
+	}
+	return ""
+}
+
+// parseHead reads the branch out of HEAD.
+func parseHead(text string) string {
+	for _, prefix := range []string{"ref: refs/heads/", "ref: refs/remotes/origin/"} {
+		if branch, ok := strings.CutPrefix(strings.TrimSpace(text), prefix); ok && plainBranch(branch) {
+			return branch
 		}
 	}
 	return ""
@@ -105,7 +114,8 @@ func (s *Site) origin(address string) {
 	}
 	name, ssh := nameOf(address)
 	id, err := config.RepositoryID(name)
-	if err != nil {
+	line := deploy.ReleaseLine{Release: "1", State: deploy.ReleaseLive, Repository: id}
+	if err != nil || !line.Valid() {
 		s.note("the address that the repository was cloned from is none that deployhook fetches from: write repository yourself")
 		return
 	}

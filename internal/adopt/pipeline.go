@@ -51,12 +51,16 @@ func (s *Site) Pipeline() (string, error) {
 	p("        #   - run: bundle install")
 	p("        # restart: sudo systemctl restart %s   # what was restarted then", name)
 	text := b.String()
-	if _, err := config.Parse("deploy.yaml", []byte(text)); err != nil {
+	f, err := config.Parse("deploy.yaml", []byte(text))
+	if err != nil {
 		var problems config.Problems
 		if errors.As(err, &problems) && len(problems) > 0 {
 			return "", fmt.Errorf("no pipeline can be made of it: %s: %s", problems[0].Path, problems[0].Message)
 		}
 		return "", err
+	}
+	if spec := f.Deploy.Pipelines[0].Jobs[0].Release; spec.Path != s.Path {
+		return "", fmt.Errorf("no pipeline can be made of it: the path %q cannot be written into a file of text", s.Path)
 	}
 	return text, nil
 }

@@ -65,6 +65,9 @@ func (s *Site) sharedLink(root, at, shared string) bool {
 		target = filepath.Join(filepath.Dir(filepath.Join(root, at)), target)
 	}
 	target = filepath.Clean(target)
+	if strings.HasPrefix(target, root+"/") {
+		return true // to another name of the release, wherever that leads
+	}
 	name, ok := strings.CutPrefix(target, s.file("shared")+"/")
 	if !ok {
 		if name, ok = strings.CutPrefix(target, shared+"/"); !ok {

@@ -63,9 +63,6 @@ func (f *Foreign) Full(digits string) string {
 	return found
 }
 
-// ErrSubmodule is a commit with submodules, which cannot be deployed yet.
-var ErrSubmodule = errors.New("it has submodules, which this version cannot fetch")
-
 // List gives every file of a commit with its size, without its content.
 func (f *Foreign) List(ctx context.Context, commit string, fn func(deploy.TreeFile) error) error {
 	c, err := f.o.commit(plumbing.NewHash(commit))
@@ -95,7 +92,7 @@ func (f *Foreign) tree(ctx context.Context, hash plumbing.Hash, prefix string, d
 			}
 			continue
 		case filemode.Submodule:
-			return ErrSubmodule
+			return errors.New("it has submodules, which this version cannot fetch")
 		case filemode.Executable:
 			file.Mode = deploy.TreeExecutable
 		case filemode.Symlink:

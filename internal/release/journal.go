@@ -146,6 +146,7 @@ func (p *journal) replace(name string, content []byte) error {
 	}
 	_, err = f.Write(content)
 	if err = errors.Join(err, p.files.give(f), f.Sync(), f.Close()); err == nil {
+		reached("temporary-file")
 		err = os.Rename(temp, p.file(name))
 	}
 	if err != nil {
