@@ -23,7 +23,7 @@ func (a *app) adoptCommand() *cobra.Command {
 			"current the journal in PATH/.deployhook is written, so that releases and\n" +
 			"rollback know what is there; of a clone nothing is written. The daemon need\n" +
 			"not run. A second time changes nothing.",
-		Example: "  sudo deployhook adopt /srv/shop > shop.yaml\n  deployhook adopt /var/www/site --dry-run",
+		Example: "  deployhook adopt /srv/shop --dry-run\n  deployhook adopt /srv/shop --user deploy > shop.yaml",
 		Args:    args("PATH"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveFilterDirs

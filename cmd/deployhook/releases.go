@@ -44,7 +44,11 @@ func (a *app) releasesCommand() *cobra.Command {
 				if r.Current {
 					mark = "*"
 				}
-				rows = append(rows, []string{mark, r.ID, string(r.State), fmt.Sprint(r.Run), r.Host + ":" + r.Path})
+				run := "-" // adopted from another tool
+				if r.Run > 0 {
+					run = fmt.Sprint(r.Run)
+				}
+				rows = append(rows, []string{mark, r.ID, string(r.State), run, r.Host + ":" + r.Path})
 			}
 			table(a.out, a.state, rows)
 			if len(list) >= limit {
