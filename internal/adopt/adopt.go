@@ -106,10 +106,10 @@ func Look(ctx context.Context, path string) (*Site, error) {
 	_, rerr := os.Stat(filepath.Join(real, "releases"))
 	_, cerr := os.Lstat(filepath.Join(real, "current"))
 	switch {
-	case rerr == nil || cerr == nil && !exists(filepath.Join(real, ".git")):
+	case exists(filepath.Join(real, ".git")) && (rerr != nil || cerr != nil):
+		err = s.clone(ctx) // releases may be a directory of its commit
+	case rerr == nil || cerr == nil:
 		err = s.tree()
-	case exists(filepath.Join(real, ".git")):
-		err = s.clone(ctx)
 	case errors.Is(rerr, fs.ErrPermission):
 		err = reading(real, rerr)
 	default:
@@ -140,7 +140,7 @@ func reading(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s is not there, or leads nowhere", path)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s cannot be read by this user: sudo deployhook adopt %s", path, path)
+		return fmt.Errorf("%s cannot be read by this user: run deployhook adopt with sudo", path)
 	}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {

@@ -2,11 +2,13 @@ package adopt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -332,7 +334,7 @@ func TestTreeOfAnotherUserIsGivenWhatItNeeds(t *testing.T) {
 }
 
 func TestFilesChangedByHandAreNamed(t *testing.T) {
-	root := site(t, "a/kept=kept", "a/changed=one", "gone=gone", "-> x=weird", "long=12345")
+	root := site(t, "releases/1.txt=of the commit", "a/kept=kept", "a/changed=one", "gone=gone", "-> x=weird", "long=12345")
 	run := func(args ...string) {
 		t.Helper()
 		cmd := exec.Command("git", append([]string{"-C", root, "-c", "user.name=a", "-c", "user.email=a@example.com"}, args...)...)
@@ -383,5 +385,59 @@ func TestFilesChangedByHandAreNamed(t *testing.T) {
 	cancel()
 	if s, err := Look(ctx, root); err != nil || len(s.Notes) != 1 || !strings.Contains(s.Notes[0], "cannot be compared") {
 		t.Errorf("cut short: %+v, %v", s, err)
+	}
+}
+
+// TestUserWithoutRightsIsToldHow runs itself as a user who may do nothing.
+func TestUserWithoutRightsIsToldHow(t *testing.T) {
+	if root := os.Getenv("ADOPT_AS_NOBODY"); root != "" {
+		s, err := Look(t.Context(), root)
+		if err == nil {
+			_, err = s.Write(t.Context(), me())
+		}
+		fmt.Println("SAID", err)
+		return
+	}
+	if os.Getuid() != 0 {
+		t.Skip("only root can become nobody")
+	}
+	for name, tt := range map[string]struct {
+		mode os.FileMode
+		at   string
+		want string
+	}{
+		"nothing is readable":       {0o700, "", "ROOT cannot be read by this user: run deployhook adopt with sudo"},
+		"releases is unreadable":    {0o700, "releases", "ROOT/releases cannot be read by this user: run deployhook adopt with sudo"},
+		"a log is unreadable":       {0o600, "revisions.log", "ROOT/revisions.log cannot be read by this user"},
+		"everything is only read":   {0o755, "", "ROOT cannot be written by nobody: sudo deployhook adopt ROOT"},
+		"the journal is only read":  {0o755, ".deployhook", "ROOT cannot be written by nobody: sudo deployhook adopt ROOT"},
+		"the journal is not opened": {0o700, ".deployhook", "with sudo"},
+	} {
+		dir, err := os.MkdirTemp("", "adopt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		for _, sub := range []string{"releases/" + one, ".deployhook"} {
+			if tt.at != ".deployhook" && sub == ".deployhook" {
+				continue
+			}
+			if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(
+			os.WriteFile(filepath.Join(dir, "revisions.log"), nil, 0o644), os.Symlink("releases/"+one, filepath.Join(dir, "current")),
+			os.Chmod(dir, 0o755), os.Chmod(filepath.Join(dir, tt.at), tt.mode),
+		); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestUserWithoutRightsIsToldHow$")
+		cmd.Dir, cmd.Env = "/", append(os.Environ(), "ADOPT_AS_NOBODY="+dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := cmd.CombinedOutput()
+		if want := strings.ReplaceAll(tt.want, "ROOT", dir); err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v\n%s\nwant %q", name, err, out, want)
+		}
 	}
 }

@@ -188,3 +188,42 @@ func TestKilledAdoptLeavesNothingHalf(t *testing.T) {
 		}
 	}
 }
+
+func TestAdoptOnAFullOrReadOnlyDiskSaysSo(t *testing.T) {
+	root := small(t, "size=64k")
+	if err := os.MkdirAll(filepath.Join(root, "releases", foreign), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("releases/"+foreign, filepath.Join(root, "current")); err != nil {
+		t.Fatal(err)
+	}
+	full, err := os.Create(filepath.Join(root, "full"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b := make([]byte, 4096); err == nil; {
+		_, err = full.Write(b)
+	}
+	full.Close()
+	if _, err := Adopt(t.Context(), root, foreign, foreignLines(), nil); err == nil || err.Error() != "no space left in "+root {
+		t.Errorf("on a full disk: %v", err)
+	}
+	if f, err := Look(root); err != nil || len(f.Lines) > 0 {
+		t.Errorf("on a full disk half was written: %+v, %v", f, err)
+	}
+	if err := os.Remove(full.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if lines, err := Adopt(t.Context(), root, foreign, foreignLines(), nil); err != nil || len(lines) != 2 {
+		t.Errorf("with room again: %d lines, %v", len(lines), err)
+	}
+	if err := os.RemoveAll(filepath.Join(root, ".deployhook")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("", root, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Adopt(t.Context(), root, foreign, foreignLines(), nil); err == nil || err.Error() != "the release path "+root+" is on a read-only file system" {
+		t.Errorf("on a read-only one: %v", err)
+	}
+}
