@@ -68,10 +68,10 @@ func (e *exam) checkReleases(ctx context.Context) (found []Check) {
 			room, known := rooms[j.Release.Path]
 			switch {
 			case known:
-			case e.root():
+			case e.root() && (e.installed() || e.separate()):
 				room = e.roomAt(ctx, j)
 			default:
-				found = append(found, warn(j.Release.Path+": whether it can be written was not found out", asRoot)...)
+				found = append(found, warn(j.Release.Path+": whether it can be written was not found out, as the daemon did not answer", asRoot)...)
 				continue
 			}
 			found = append(found, e.enough(room, j)...)

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -122,15 +123,30 @@ func Run(ctx context.Context, o Options) []Check {
 		looks.Go(func() { found[i] = e.within(ctx, c.name, c.look) })
 	}
 	looks.Wait()
-	var list []Check
+	return inOrder(found)
+}
+
+// inOrder puts what was found together, under the names of the checks. What
+// one found of another's matter, as the clock, counts there, and once.
+func inOrder(found [][]Check) (list []Check) {
+	byName := map[string][]Check{}
+	elsewhere := map[string]Check{}
 	for i, checks := range found {
 		for _, c := range checks {
-			if c.Name == "" {
-				c.Name = all[i].name
-			}
 			c.Text, c.Fix = oneLine(c.Text), strings.TrimSpace(c.Fix)
-			list = append(list, c)
+			if c.Name == "" || c.Name == all[i].name {
+				c.Name = all[i].name
+				byName[c.Name] = append(byName[c.Name], c)
+			} else if _, said := elsewhere[c.Name]; !said {
+				elsewhere[c.Name] = c
+			}
 		}
+	}
+	for _, c := range all {
+		if other, is := elsewhere[c.name]; is {
+			byName[c.name] = append(slices.DeleteFunc(byName[c.name], func(c Check) bool { return c.State == OK }), other)
+		}
+		list = append(list, byName[c.name]...)
 	}
 	return list
 }
