@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // answers is a proxy that has one answer for a path, and passes on the rest.
@@ -190,7 +192,9 @@ var broken = []struct {
 		m.says("sudo -n -l -U deploy", "User deploy may run the following commands on vps:\n    (root) PASSWD: /usr/bin/systemctl restart shop\n    (root) NOPASSWD: /usr/bin/systemctl restart blog\n", 0)
 	}},
 	{"no sudo", "sudo", Failure, "sudo is not installed", "sudo apt-get install sudo", func(m *machine) { m.says("sudo -n -l -U deploy systemctl restart shop", "", -1) }},
-	{"sudoers with an error", "sudo", Failure, "the sudoers files have an error", "sudo visudo -c", func(m *machine) { m.says("visudo -cq", "/etc/sudoers.d/x:1:1: syntax error", 1) }},
+	{"sudoers with an error", "sudo", Failure, "visudo finds fault with the sudoers files: /etc/sudoers.d/x:1:9: syntax error", "sudo visudo -c", func(m *machine) {
+		m.says("visudo -c", "/etc/sudoers: parsed OK\n/etc/sudoers.d/x:1:9: syntax error\nnonsense\n", 1)
+	}},
 	{"sudo in a test job", "sudo", Failure, "shop/test: sudo npm test: sudo refuses in test jobs", "let a deploy job do it", func(m *machine) { m.config("run: npm test", "run: sudo npm test") }},
 	{"sudo within the daemon's unit", "sudo", Failure, "sudo refuses within the daemon's own unit", "deploy: /run/deployhook-agents/deploy.sock", func(m *machine) {
 		m.config(", deploy: /run/deployhook-agents/deploy.sock", "")
@@ -225,6 +229,11 @@ var broken = []struct {
 	{"no meminfo", "memory", Warning, "cannot be read", "", func(m *machine) { m.remove("proc/meminfo") }},
 
 	{"a clock that nobody keeps", "clock", Warning, "nobody keeps the clock right", "sudo timedatectl set-ntp true", func(m *machine) { m.synced = false }},
+	{"a clock that may not be asked about", "clock", Warning, "nobody keeps the clock right", "sudo timedatectl set-ntp true", func(m *machine) {
+		m.clockErr = unix.EPERM
+		m.says("timedatectl show -p NTPSynchronized --value", "no\n", 0)
+	}},
+	{"a clock of which nothing is known", "clock", Warning, "cannot be found out: operation not permitted", "timedatectl", func(m *machine) { m.clockErr = unix.EPERM }},
 	{"a clock that is wrong", "clock", Failure, "behind that of https://", "sudo timedatectl set-ntp true", func(m *machine) { m.now = func() time.Time { return time.Now().Add(-10 * time.Minute) } }},
 
 	{"nobody on the port", "port", Failure, "nothing listens on", "sudo systemctl start deployhook", func(m *machine) {

@@ -81,8 +81,13 @@ const clockOff = time.Minute
 
 // checkClock looks whether the clock is kept right: certificates, signatures
 // with a time and schedules go by it.
-func (e *exam) checkClock(context.Context) []Check {
+func (e *exam) checkClock(ctx context.Context) []Check {
 	right, err := e.clock()
+	if err != nil { // in some containers
+		if out, code, terr := e.Command(ctx, "timedatectl", "show", "-p", "NTPSynchronized", "--value"); terr == nil && code == 0 {
+			right, err = strings.TrimSpace(out) == "yes", nil
+		}
+	}
 	switch {
 	case err != nil:
 		return warn("whether the clock is kept right cannot be found out: "+err.Error(), "timedatectl")

@@ -34,16 +34,17 @@ type machine struct {
 	text string // deploy.yaml
 	repo string
 
-	said    map[string]said   // by command line
-	owners  map[string][2]int // by file name
-	report  deploy.DaemonReport
-	agents  []deploy.AgentReport
-	down    bool // the daemon does not run
-	missing bool // there is no deploy.yaml
-	uid     int
-	synced  bool
-	now     func() time.Time
-	roots   *x509.CertPool
+	said     map[string]said   // by command line
+	owners   map[string][2]int // by file name
+	report   deploy.DaemonReport
+	agents   []deploy.AgentReport
+	down     bool // the daemon does not run
+	missing  bool // there is no deploy.yaml
+	uid      int
+	synced   bool
+	clockErr error
+	now      func() time.Time
+	roots    *x509.CertPool
 
 	forge  http.Handler // of the repository
 	public http.Handler // in front of the daemon
@@ -138,7 +139,7 @@ func newMachine(t *testing.T) *machine {
 	m.says("getent group deployhook-admin", "deployhook-admin:x:64:deployhook", 0)
 	m.says("systemctl cat deployhook.service", "# /usr/lib/systemd/system/deployhook.service\n[Service]\n# /etc/systemd/system/deployhook.service.d/c.conf\n[Service]\n"+
 		"LoadCredential=github-webhook:/etc/deployhook/credentials/github-webhook\nLoadCredential=github-token:/etc/deployhook/credentials/github-token\n", 0)
-	m.says("visudo -cq", "", 0)
+	m.says("visudo -c", "", 0)
 	m.says("sudo -n -l -U deploy systemctl restart shop", "/usr/bin/systemctl restart shop\n", 0)
 	m.says("sudo -n -l -U deploy", "Matching Defaults entries for deploy on vps:\n    env_reset, secure_path=/usr/sbin\\:/usr/bin\n\n"+
 		"User deploy may run the following commands on vps:\n    (root) NOPASSWD: /usr/bin/systemctl restart shop\n", 0)
@@ -346,7 +347,7 @@ func (m *machine) look() []Check {
 	defer hub.Close()
 	return Run(m.t.Context(), Options{
 		Config: m.path(etc), Client: web.Dial(socket), Version: "1.2.3", UID: m.uid, Root: m.root, Command: m.command, GitHub: hub.URL,
-		roots: m.roots, now: m.now, clock: func() (bool, error) { return m.synced, nil },
+		roots: m.roots, now: m.now, clock: func() (bool, error) { return m.synced, m.clockErr },
 		owner: func(st fs.FileInfo) (uid, gid int) { o := m.owners[st.Name()]; return o[0], o[1] },
 	})
 }

@@ -41,8 +41,8 @@ func (e *exam) checkSudo(ctx context.Context) (found []Check) {
 	if len(uses) == 0 {
 		return ok("no job uses sudo")
 	}
-	if out, code, err := e.Command(ctx, "visudo", "-cq"); err == nil && code != 0 && e.root() {
-		found = append(found, fail("the sudoers files have an error, so sudo refuses everything: "+out, "sudo visudo -c")...)
+	if out, code, err := e.Command(ctx, "visudo", "-c"); err == nil && code != 0 && e.root() {
+		found = append(found, fail("visudo finds fault with the sudoers files: "+fault(out), "sudo visudo -c")...)
 	}
 	for _, u := range uses {
 		switch {
@@ -58,6 +58,16 @@ func (e *exam) checkSudo(ctx context.Context) (found []Check) {
 		}
 	}
 	return unlessAny(found, "%s allowed without a password", counted(len(uses), "command"))
+}
+
+// fault is the first line of visudo about a file that is not good.
+func fault(out string) string {
+	for line := range strings.Lines(out) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasSuffix(line, "parsed OK") {
+			return line
+		}
+	}
+	return "it does not say which"
 }
 
 // allowed asks sudo whether a user may run a command without a password.
