@@ -1,16 +1,21 @@
 package doctor
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
 
@@ -205,6 +210,18 @@ var broken = []struct {
 	{"a repository that asks for a login", "repository", Failure, "the server asks for a login (401)", "", func(m *machine) {
 		m.forge = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) })
 	}},
+	{"a host that is not known", "repository", Failure, "github.com/acme/shop: its host key is not known: compare the fingerprint SHA256:", "[127.0.0.1]:", func(m *machine) { m.overSSH("") }},
+	{"a host with another key", "repository", Failure, "its host key is another one than auth.known_hosts has", "ssh-ed25519 AAAA", func(m *machine) {
+		m.overSSH("known_hosts: '[127.0.0.1]:PORT ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl'")
+	}},
+	{"a key that is none", "repository", Failure, "cannot be read: it must be a private key without a passphrase", "sudo ssh-keygen -y -f", func(m *machine) {
+		m.overSSH("")
+		m.write("etc/deployhook/credentials/deploy-key", "no key\n", 0o600)
+	}},
+	{"a key that is not there", "repository", Failure, "pipeline shop: secret pipelines.shop.auth.ssh_key:", "", func(m *machine) {
+		m.overSSH("")
+		m.remove("etc/deployhook/credentials/deploy-key")
+	}},
 	{"a branch that is not there", "repository", Warning, "waits for branch mainn, which github.com/acme/shop does not have", "", func(m *machine) { m.config("[main]", "[mainn]") }},
 	{"a branch with another name", "repository", Warning, "there is main", "", func(m *machine) { m.config("[main]", "[production, 'release/**', '!x']") }},
 
@@ -298,6 +315,47 @@ var broken = []struct {
 
 func (m *machine) memory(total, available, swap, swapFree int) {
 	m.write("proc/meminfo", fmt.Sprintf("MemTotal: %d kB\nMemAvailable: %d kB\nSwapTotal: %d kB\nSwapFree: %d kB\n", total, available, swap, swapFree), 0o644)
+}
+
+// overSSH has the repository on an SSH server whose key nobody knows.
+func (m *machine) overSSH(known string) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.write("etc/deployhook/credentials/deploy-key", string(pem.EncodeToMemory(block)), 0o600)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	m.t.Cleanup(func() { l.Close(); served.Wait() })
+	served.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conf := &ssh.ServerConfig{NoClientAuth: true}
+			conf.AddHostKey(signer)
+			_, _, _, _ = ssh.NewServerConn(c, conf)
+			c.Close()
+		}
+	})
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	m.config("REPO", "ssh://git@127.0.0.1:"+port+"/shop.git")
+	if known != "" {
+		known = ", " + strings.ReplaceAll(known, "PORT", port)
+	}
+	m.config("token: { credential: github-token }", "ssh_key: { credential: deploy-key }"+known)
 }
 
 // unused is an address that nobody listens on.

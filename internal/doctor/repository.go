@@ -70,7 +70,7 @@ func (e *exam) checkRepository(ctx context.Context, p *deploy.Pipeline) []Check 
 	refs, err := git.Refs(ctx, remote)
 	var host *git.HostKeyError
 	switch {
-	case errors.As(err, &host):
+	case errors.As(err, &host) && host.Line != "":
 		what := "is not known"
 		if host.Changed {
 			what = "is another one than auth.known_hosts has"

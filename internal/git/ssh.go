@@ -95,7 +95,7 @@ func knownHosts(lines []byte) (*knownhosts.HostKeyDB, error) {
 
 // HostKeyError is a host that is not the one that is known.
 type HostKeyError struct {
-	Line        string // for known_hosts, when the key is right
+	Line        string // for known_hosts, when the key is right; empty: it is none that could be added
 	Fingerprint string // of the key, SHA256:…
 	Changed     bool   // known_hosts has another key for the host
 	text        string
@@ -116,7 +116,7 @@ func checked(known *knownhosts.HostKeyDB) ssh.HostKeyCallback {
 		case knownhosts.IsHostUnknown(err):
 			return &HostKeyError{line, print, false, fmt.Sprintf("the host key of %s is not known: compare it with what the host's owner publishes, then add to known_hosts: %s", host, line)}
 		}
-		return &HostKeyError{line, print, false, fmt.Sprintf("the host key of %s is refused: %s", host, cut(err.Error()))}
+		return &HostKeyError{"", print, false, fmt.Sprintf("the host key of %s is refused: %s", host, cut(err.Error()))}
 	}
 }
 
