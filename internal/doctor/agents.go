@@ -71,7 +71,7 @@ func (e *exam) checkReleases(ctx context.Context) (found []Check) {
 			case e.root() && (e.installed() || e.separate()):
 				room = e.roomAt(ctx, j)
 			default:
-				found = append(found, warn(j.Release.Path+": whether it can be written was not found out, as the daemon did not answer", asRoot)...)
+				found = append(found, warn(j.Release.Path+": whether it can be written was not found out, as the daemon did not answer", e.lookAgain())...)
 				continue
 			}
 			found = append(found, e.enough(room, j)...)
@@ -88,6 +88,14 @@ func (e *exam) checkReleases(ctx context.Context) (found []Check) {
 		return ok("%s can be written and %s room for more (%s)", counted(len(said), "release path"), has(len(said)), how)
 	}
 	return found
+}
+
+// lookAgain is what shows what could not be seen: being root, or the daemon.
+func (e *exam) lookAgain() string {
+	if e.root() {
+		return e.startIt()
+	}
+	return asRoot
 }
 
 func has(n int) string {

@@ -68,6 +68,7 @@ var broken = []struct {
 		m.config("  data:", "  limits: { body_memory: 20MiB }\n  data:")
 		m.report.Digest = ""
 	}},
+	{"a deploy.yaml that the daemon cannot read", "config", Failure, "it cannot be read by deployhook", "sudo chmod 0644", func(m *machine) { m.shut = true }},
 	{"deploy.yaml newer than the daemon's", "config", Warning, "has changed since the daemon read it", "sudo systemctl reload deployhook", func(m *machine) { m.report.Digest = "old" }},
 	{"a daemon of another file", "config", Warning, "the daemon runs with another file, /srv/other.yaml", "--config /srv/other.yaml", func(m *machine) {
 		m.report.Digest, m.report.Config = "old", "/srv/other.yaml"
@@ -92,6 +93,18 @@ var broken = []struct {
 	{"a credential of other content than the daemon's", "secrets", Warning, "github-webhook is newer", "sudo systemctl restart deployhook", func(m *machine) {
 		m.write("run/credentials/deployhook.service/github-webhook", "another-another-another\n", 0o400)
 	}},
+	{"a secret's file that only root reads", "secrets", Failure, "/srv/keys/k: it cannot be read by deployhook", "sudo chgrp deployhook /srv/keys/k", func(m *machine) {
+		m.write("srv/keys/k", "x", 0o600)
+		m.config("{ credential: github-webhook }", "{ file: /srv/keys/k }")
+	}},
+	{"a secret's file in a shut directory", "secrets", Failure, "/srv/keys cannot be entered by deployhook", "sudo chmod o+rx /srv/keys", func(m *machine) {
+		m.write("srv/keys/k", "x", 0o644)
+		m.mode("srv/keys", 0o700)
+		m.config("{ credential: github-webhook }", "{ file: /srv/keys/k }")
+	}},
+	{"a secret's file at home", "secrets", Failure, "the daemon's unit hides /home from it", "sudo mv /home/alice/k", func(m *machine) {
+		m.config("{ credential: github-webhook }", "{ file: /home/alice/k }")
+	}},
 	{"a variable that only the daemon has", "secrets", Warning, "there is no variable NOT_HERE", "", func(m *machine) { m.config("{ credential: github-webhook }", "{ environment: NOT_HERE }") }},
 	{"a secret's command in a file that others write", "secrets", Failure, "names commands that would run as root now", "", func(m *machine) {
 		m.config("{ credential: github-webhook }", "{ command: touch "+m.path("ran")+" }")
@@ -110,7 +123,7 @@ var broken = []struct {
 	{"a secret that a group changes", "modes", Failure, "its group may change", "sudo chmod go-rwx", func(m *machine) { m.mode("etc/deployhook/credentials/github-webhook", 0o660) }},
 	{"credentials in an open directory", "modes", Warning, "credentials has mode 0755", "sudo chmod 0700", func(m *machine) { m.mode("etc/deployhook/credentials", 0o755) }},
 	{"data for everybody", "modes", Failure, "/var/lib/data has mode 0755", "sudo chmod 0750 /var/lib/data", func(m *machine) { m.mode("var/lib/data", 0o755) }},
-	{"a database for everybody", "modes", Failure, "deployhook.db has mode 0644", "sudo chmod 0600", func(m *machine) { m.mode("var/lib/data/deployhook.db", 0o644) }},
+	{"a database for everybody", "modes", Warning, "deployhook.db has mode 0644", "sudo chmod 0600", func(m *machine) { m.mode("var/lib/data/deployhook.db", 0o644) }},
 	{"data of root", "modes", Failure, "/var/lib/data belongs to 0", "sudo chown -R deployhook: /var/lib/data", func(m *machine) { m.owners["data"] = [2]int{0, 0} }},
 
 	{"no user deployhook", "users", Failure, "there is no user deployhook, which the daemon runs as", "sudo systemd-sysusers", func(m *machine) { m.says("getent passwd deployhook", "", 2) }},
@@ -221,6 +234,16 @@ var broken = []struct {
 	{"a key that is not there", "repository", Failure, "pipeline shop: secret pipelines.shop.auth.ssh_key:", "", func(m *machine) {
 		m.overSSH("")
 		m.remove("etc/deployhook/credentials/deploy-key")
+	}},
+	{"a repository at home", "repository", Failure, "pipeline shop: /root/shop.git: the daemon's unit hides /root from it", "sudo mv", func(m *machine) {
+		m.config("REPO", "/root/shop.git")
+		m.config("    auth: { token: { credential: github-token } }\n", "")
+	}},
+	{"a repository that the daemon may not read", "repository", Failure, "/srv/git/shop.git cannot be entered by deployhook", "sudo chmod o+rx", func(m *machine) {
+		m.write("srv/git/shop.git/HEAD", "", 0o644)
+		m.mode("srv/git/shop.git", 0o750)
+		m.config("REPO", "/srv/git/shop.git")
+		m.config("    auth: { token: { credential: github-token } }\n", "")
 	}},
 	{"a branch that is not there", "repository", Warning, "waits for branch mainn, which github.com/acme/shop does not have", "", func(m *machine) { m.config("[main]", "[mainn]") }},
 	{"a branch with another name", "repository", Warning, "there is main", "", func(m *machine) { m.config("[main]", "[production, 'release/**', '!x']") }},

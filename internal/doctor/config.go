@@ -33,6 +33,14 @@ func (e *exam) checkConfig(ctx context.Context) (found []Check) {
 		}
 		found = append(found, fail(p.String(), fix)...)
 	}
+	if inside, is := strings.CutPrefix(e.file.Path, e.Root); is {
+		if why, fix := e.shut(ctx, inside, 4); why != "" {
+			if strings.HasPrefix(why, "it ") { // the file itself, which is no secret
+				fix = "sudo chmod 0644 " + e.Config
+			}
+			found = append(found, fail(e.Config+": "+why, fix)...)
+		}
+	}
 	for _, p := range append(warnings, e.file.Warnings...) {
 		found = append(found, warn(p.String(), "")...)
 	}
@@ -100,6 +108,11 @@ func (e *exam) checkSecrets(ctx context.Context) (found []Check) {
 	for _, s := range secrets {
 		if s.Command != "" {
 			continue
+		}
+		if s.File != "" {
+			if why, fix := e.shut(ctx, s.File, 4); why != "" {
+				found = append(found, fail(s.Name+": "+s.File+": "+why, fix)...)
+			}
 		}
 		if _, err := e.file.Look(ctx, s); errors.Is(err, config.ErrUnknown) {
 			hidden++

@@ -39,6 +39,7 @@ type machine struct {
 	report   deploy.DaemonReport
 	agents   []deploy.AgentReport
 	down     bool // the daemon does not run
+	shut     bool // deploy.yaml is root's alone
 	missing  bool // there is no deploy.yaml
 	uid      int
 	synced   bool
@@ -107,6 +108,7 @@ func newMachine(t *testing.T) *machine {
 		Path: filepath.Join(strings.TrimSpace(string(exec)), "git-http-backend"), Root: "/",
 		Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(m.repo), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
 	}
+	m.mode("", 0o755)
 	m.write("proc/meminfo", "MemTotal: 2000000 kB\nMemAvailable: 1000000 kB\nSwapTotal: 1000000 kB\nSwapFree: 1000000 kB\n", 0o444)
 	m.write("etc/deployhook/credentials/github-webhook", "0123456789abcdef0123456789abcdef\n", 0o600)
 	m.write("etc/deployhook/credentials/github-token", "ghp_0123456789abcdef\n", 0o600)
@@ -312,6 +314,9 @@ func (m *machine) look() []Check {
 	fill := strings.NewReplacer("LISTEN", listen, "URL", public.URL, "REPO", forge.URL+"/"+filepath.Base(m.repo), "ROOT", m.root)
 	if !m.missing {
 		m.write(etc, fill.Replace(m.text), 0o644)
+	}
+	if m.shut {
+		m.mode(etc, 0o600)
 	}
 	for line, s := range m.said {
 		m.said[line] = said{fill.Replace(s.out), s.code}

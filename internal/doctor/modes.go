@@ -133,7 +133,8 @@ func (e *exam) dataModes(ctx context.Context) (found []Check) {
 	}
 	db := filepath.Join(data, "deployhook.db")
 	if st, err := e.stat(db); err == nil && st.Mode().Perm()&0o077 != 0 {
-		found = append(found, fail(fmt.Sprintf("%s has mode %04o: it is for the daemon alone", db, st.Mode().Perm()), "sudo chmod 0600 "+db)...)
+		// Who cannot enter the directory cannot read it either: its group may.
+		found = append(found, warn(fmt.Sprintf("%s has mode %04o: it is for the daemon alone", db, st.Mode().Perm()), "sudo chmod 0600 "+db)...)
 	}
 	if u := e.user(ctx, daemonUser); u != nil && e.separate() {
 		if uid, _ := e.owner(st); uid != u.uid {

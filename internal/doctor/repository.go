@@ -126,14 +126,11 @@ func (e *exam) remote(ctx context.Context, p *deploy.Pipeline) (git.Remote, erro
 // which root always can.
 func (e *exam) readableHere(ctx context.Context, p *deploy.Pipeline) []Check {
 	path := strings.TrimPrefix(p.CloneURL, "file://")
-	u := e.user(ctx, daemonUser)
-	if !filepath.IsAbs(path) || !e.installed() || u == nil {
+	if !filepath.IsAbs(path) {
 		return nil
 	}
-	for at := path; at != "/"; at = filepath.Dir(at) {
-		if st, err := e.stat(at); err == nil && !e.may(u, st, 1) {
-			return fail(fmt.Sprintf("pipeline %s: %s cannot be entered by %s, which fetches from %s", p.Name, at, daemonUser, path), "sudo chmod o+rx "+at)
-		}
+	if why, fix := e.shut(ctx, path, 5); why != "" {
+		return fail(fmt.Sprintf("pipeline %s: %s: %s", p.Name, path, why), fix)
 	}
 	return nil
 }

@@ -144,6 +144,34 @@ func (e *exam) may(u *user, st fs.FileInfo, bits fs.FileMode) bool {
 	return mode&bits == bits
 }
 
+// hidden are directories that the daemon's unit shows empty, or another one of.
+var hidden = []string{"/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/"}
+
+// shut says why the daemon cannot read (bits 4), or read and enter (5), what
+// root can; empty: it can, or there is no service here.
+func (e *exam) shut(ctx context.Context, path string, bits fs.FileMode) (why, fix string) {
+	u := e.user(ctx, daemonUser)
+	if u == nil || !e.installed() {
+		return "", ""
+	}
+	for _, h := range hidden {
+		if strings.HasPrefix(path, h) {
+			return "the daemon's unit hides " + strings.TrimSuffix(h, "/") + " from it (ProtectHome=, PrivateTmp=)", "sudo mv " + path + " /etc/deployhook/   # or /srv, and name it in deploy.yaml"
+		}
+	}
+	for at, need := path, bits; ; at, need = filepath.Dir(at), 1 {
+		if st, err := e.stat(at); err == nil && !e.may(u, st, need) {
+			if at == path && bits == 4 {
+				return "it cannot be read by " + daemonUser, "sudo chgrp " + daemonUser + " " + path + "\nsudo chmod 0640 " + path
+			}
+			return at + " cannot be entered by " + daemonUser, "sudo chmod o+rx " + at
+		}
+		if at == "/" || at == "." {
+			return "", ""
+		}
+	}
+}
+
 // Users of an installation.
 const (
 	daemonUser = "deployhook"
