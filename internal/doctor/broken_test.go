@@ -206,6 +206,10 @@ var broken = []struct {
 	{"a command that sudo does not allow", "sudo", Failure, "sudo systemctl restart shop: sudo does not allow it to deploy", "echo 'deploy ALL=(root) NOPASSWD: /usr/bin/systemctl restart shop'", func(m *machine) {
 		m.says("sudo -n -l -U deploy systemctl restart shop", "", 1)
 	}},
+	{"a command with signs of sudoers", "sudo", Failure, "sudo does not allow it", `NOPASSWD: /usr/bin/systemctl restart a\:b\=c`, func(m *machine) {
+		m.config("sudo systemctl restart shop", "sudo systemctl restart a:b=c")
+		m.says("sudo -n -l -U deploy systemctl restart a:b=c", "", 1)
+	}},
 	{"a command with a password", "sudo", Failure, "sudo asks deploy for a password", "NOPASSWD", func(m *machine) {
 		m.says("sudo -n -l -U deploy", "User deploy may run the following commands on vps:\n    (root) PASSWD: /usr/bin/systemctl restart shop\n    (root) NOPASSWD: /usr/bin/systemctl restart blog\n", 0)
 	}},

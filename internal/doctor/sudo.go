@@ -108,8 +108,14 @@ func (e *exam) whole(args []string) string {
 			}
 		}
 	}
+	for i := 1; i < len(args); i++ {
+		args[i] = sudoersEscape.Replace(args[i])
+	}
 	return strings.Join(args, " ")
 }
+
+// Source: sudoers(5), "the following characters must be escaped".
+var sudoersEscape = strings.NewReplacer(`\`, `\\`, ",", `\,`, ":", `\:`, "=", `\=`)
 
 // sudos are the commands of a script that begin with sudo: those on a line of
 // their own, or between && ; ||.

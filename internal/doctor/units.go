@@ -37,7 +37,9 @@ func ownUnits() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if !strings.HasSuffix(e.Name(), ".sysusers") {
+			names = append(names, e.Name())
+		}
 	}
 	return names
 }
