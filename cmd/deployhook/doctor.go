@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,6 +53,23 @@ func (a *app) examine(ctx context.Context) []doctor.Check {
 		client = web.Dial(defaultSocket)
 	}
 	return doctor.Run(ctx, doctor.Options{Config: config.Find(a.config), Client: client, Version: version, UID: os.Geteuid()})
+}
+
+// lookAfter says what is not right yet after init: much of it is what only a
+// person can do, so that it is no failure of init.
+func (a *app) lookAfter(ctx context.Context) {
+	checks := a.examine(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	open := slices.DeleteFunc(checks, func(c doctor.Check) bool { return c.State == doctor.OK })
+	if len(open) == 0 {
+		fmt.Fprintln(a.out, "deployhook doctor finds nothing that is not as it must be.")
+		return
+	}
+	fmt.Fprintln(a.out, "\nWhat deployhook doctor still finds:")
+	a.printChecks(open)
+	fmt.Fprintln(a.out, "When that is done, look again: sudo deployhook doctor")
 }
 
 // verdict is the error of a look that found a failure.

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -168,7 +169,10 @@ func newExam(ctx context.Context, o Options) *exam {
 	if e.clock == nil {
 		e.clock = kernelClock
 	}
-	e.file, e.fileErr = config.Load(o.Config, nil)
+	if abs, err := filepath.Abs(o.Config); err == nil {
+		e.Config = abs // it stands in commands, which are typed elsewhere
+	}
+	e.file, e.fileErr = config.Load(e.Config, nil)
 	if e.fileErr != nil {
 		e.file = nil
 	}

@@ -25,18 +25,14 @@ func (e *exam) checkModes(ctx context.Context) (found []Check) {
 // configModes: whoever can write deploy.yaml, or a directory above it, can run
 // commands.
 func (e *exam) configModes(ctx context.Context) (found []Check) {
-	abs, err := filepath.Abs(e.Config)
-	if err != nil {
-		return nil
-	}
-	for at := abs; at != e.Root && at != "/" && at != "."; at = filepath.Dir(at) {
+	for at := e.Config; at != e.Root && at != "/" && at != "."; at = filepath.Dir(at) {
 		who, bad := e.writers(ctx, at)
 		if who == "" {
 			continue
 		}
 		text := at + " can be changed by " + who + ": whoever can do that can run commands"
 		mode := "0755"
-		if at == abs {
+		if at == e.Config {
 			mode = "0644"
 		}
 		fix := "sudo chown root:root " + at + "\nsudo chmod " + mode + " " + at
