@@ -135,7 +135,7 @@ bash ./fix
 broken sudo ok "1 command allowed without a password" ""
 well "sudo"
 echo 'nonsense' >/etc/sudoers.d/broken
-broken sudo failure "visudo finds fault with the sudoers files: /etc/sudoers.d/" "sudo visudo -c"
+broken sudo warning "visudo finds fault with the sudoers files: /etc/sudoers.d/" "sudo visudo -c"
 rm /etc/sudoers.d/broken
 
 chown root: /srv/shop
