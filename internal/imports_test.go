@@ -30,10 +30,11 @@ var may = map[string][]string{
 		"internal/config", "internal/receiver", "internal/pipeline", "internal/store", "internal/web", "internal/host",
 		"internal/git", "internal/deploy",
 	},
+	"internal/doctor":          {"internal/config", "internal/git", "internal/web", "internal/deploy", "systemd"},
 	"internal/store/storetest": {"internal/deploy"},
 	"internal/setup":           {"internal/config", "internal/deploy"},
 	"cmd/deployhook": {
-		"internal/daemon", "internal/config", "internal/web", "internal/agent", "internal/setup", "internal/adopt",
+		"internal/daemon", "internal/config", "internal/web", "internal/agent", "internal/setup", "internal/adopt", "internal/doctor",
 		"internal/deploy", "systemd",
 	},
 	"demo":      {},

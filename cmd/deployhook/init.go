@@ -97,7 +97,12 @@ func (a *app) setUp(ctx context.Context, c *cobra.Command, f *initFlags) error {
 	if err := plan.Do(ctx, func(x setup.Action) { fmt.Fprintln(a.out, x.Text) }); err != nil {
 		return hinted{err, "what was made until here stays; deployhook init goes on from there, deployhook init --remove takes it back"}
 	}
-	return a.afterSetUp(plan)
+	if err := a.afterSetUp(plan); err != nil {
+		return err
+	}
+	a.config = setup.Config // not a deploy.yaml that stands where init was typed
+	a.lookAfter(ctx)
+	return nil
 }
 
 // able says why init cannot change this machine.

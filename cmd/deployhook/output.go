@@ -69,6 +69,7 @@ func (a *app) colored() bool {
 var stateColors = map[string]string{
 	"succeeded": "32", "failed": "31", "lost": "31", "running": "36", "waiting": "33", "canceled": "35", "skipped": "90", "queued": "90",
 	"live": "32", "bad": "31",
+	"ok": "32", "warning": "33", "failure": "31",
 }
 
 // state is a state in its colour.

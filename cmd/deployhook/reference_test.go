@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"deployhook/internal/deploy"
+	"deployhook/internal/doctor"
 	"deployhook/internal/web"
 )
 
@@ -74,6 +75,10 @@ var shapes = []struct {
 	{"`check`", checkResult{}, map[string]string{
 		"file": "", "errors": "`{file, line, column, path, message}`; line, column and path may be null", "warnings": "the same", "hooks": "names",
 		"pipelines": "`{name, repository, jobs}`",
+	}},
+	{"A line of `doctor`, which is an array of them", doctor.Check{}, map[string]string{
+		"name": "what was looked at, as in [doctor](doctor.md); a name may come more than once", "state": "`ok`, `warning` or `failure`", "text": "one sentence",
+		"fix": "what to type, one command a line; may be empty",
 	}},
 	{"`version`", build{}, map[string]string{"version": "", "commit": "of the sources", "changed": "whether they differed from it", "go": "", "system": "`linux/amd64`"}},
 }

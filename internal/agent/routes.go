@@ -23,6 +23,9 @@ import (
 func (a *Agent) routes() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("POST "+wire.RouteFacts, handle(func(_ *http.Request, _ wire.Empty) (wire.Facts, error) { return facts() }))
+	m.HandleFunc("POST "+wire.RouteRoom, handle(func(_ *http.Request, q wire.RoomOf) (deploy.Room, error) {
+		return release.RoomAt(q.Path, q.InPlace), nil
+	}))
 	m.HandleFunc("POST "+wire.RouteWorkspace, handle(a.openWorkspace))
 	m.HandleFunc("POST "+wire.RouteTree, a.putTree)
 	m.HandleFunc("POST "+wire.RouteFile+"{name}", a.putFile)

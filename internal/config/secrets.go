@@ -153,8 +153,8 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 			}
 			seen[*k.secret] = true
 			path := "hooks." + h.Name + "." + k.name
-			v, err := f.look(ctx, *k.secret)
-			if errors.Is(err, errUnknown) {
+			v, err := f.Look(ctx, *k.secret)
+			if errors.Is(err, ErrUnknown) {
 				continue
 			}
 			if err != nil {
@@ -175,8 +175,8 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 		if !strings.Contains(path, ".") { // else it stands where it is used
 			path = "secrets." + path
 		}
-		v, err := f.look(ctx, s)
-		if errors.Is(err, errUnknown) {
+		v, err := f.Look(ctx, s)
+		if errors.Is(err, ErrUnknown) {
 			continue
 		}
 		if err != nil {
@@ -194,26 +194,27 @@ func CredentialFile(config, name string) string {
 	return filepath.Join(filepath.Dir(config), "credentials", name)
 }
 
-// errUnknown is about a secret that the daemon alone can read.
-var errUnknown = errors.New("only the daemon can read it")
+// ErrUnknown is about a secret that the daemon alone can read.
+var ErrUnknown = errors.New("only the daemon can read it")
 
-// look is Resolve for a check. Credentials are given to the daemon's process
-// alone: elsewhere the file is read that they come from, if it may be.
-func (f *File) look(ctx context.Context, s deploy.Secret) (string, error) {
+// Look is [Resolve] for a check. Credentials are given to the daemon's process
+// alone: elsewhere the file is read that they come from, if it may be; if not,
+// the error is [ErrUnknown].
+func (f *File) Look(ctx context.Context, s deploy.Secret) (string, error) {
 	if s.Credential == "" || os.Getenv("CREDENTIALS_DIRECTORY") != "" {
 		return Resolve(ctx, s)
 	}
 	file := CredentialFile(f.Path, s.Credential)
 	switch _, err := os.Stat(file); {
 	case errors.Is(err, fs.ErrPermission):
-		return "", errUnknown
+		return "", ErrUnknown
 	case err != nil:
 		return Resolve(ctx, s)
 	}
 	name := s.Name
 	v, err := Resolve(ctx, deploy.Secret{Name: name, File: file})
 	if errors.Is(err, fs.ErrPermission) {
-		err = errUnknown
+		err = ErrUnknown
 	}
 	return v, err
 }
@@ -232,6 +233,29 @@ func counted(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// Secrets are all secrets of a file, each once: those of hooks first, then of
+// the section secrets, and where they stand inline.
+func (f *File) Secrets() []deploy.Secret {
+	var all []deploy.Secret
+	for _, h := range f.Deploy.Hooks {
+		for _, s := range []*deploy.Secret{h.Secret, h.Token} {
+			if s != nil {
+				all = append(all, *s)
+			}
+		}
+	}
+	if f.Server.TLS.On() {
+		all = append(all, f.Server.TLS.Certificate, f.Server.TLS.Key)
+	}
+	var list []deploy.Secret
+	for _, s := range append(all, secretsOf(f.Deploy)...) {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // secretsOf are the secrets of a config beside those of its hooks: of the

@@ -62,6 +62,7 @@ type daemon struct {
 	pair     *certificate // nil without server.tls
 	draining atomic.Bool
 	refusing atomic.Bool // deliveries are answered 503
+	size     sizeProbe
 
 	mu    sync.Mutex
 	known map[string]*deploy.Config // configs of accepted runs, by digest
@@ -213,6 +214,7 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 	}
 	admin := web.NewServer(web.Options{
 		Reader: d.store, Commands: d.engine, Holds: d.engine, Replay: d.rc.Replay, Reload: d.reload, Log: d.log,
+		Agents: d.engine.Agents, Report: d.reporter(public.Addr().String()),
 	})
 	failed := make(chan error, 3)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -320,6 +322,8 @@ func (d *daemon) routes() http.Handler {
 		switch {
 		case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
 			probes.ServeHTTP(w, r)
+		case r.URL.Path == sizePath:
+			d.size.ServeHTTP(w, r)
 		case d.refusing.Load():
 			w.Header().Set("Retry-After", "30")
 			w.Header().Set("Content-Type", "application/json")

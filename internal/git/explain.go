@@ -24,7 +24,7 @@ import (
 
 // isFatal is an error that asking in other words does not mend.
 func isFatal(err error) bool {
-	var host *hostKeyError
+	var host *HostKeyError
 	var op *net.OpError
 	return errors.Is(err, transport.ErrAuthenticationRequired) || errors.Is(err, transport.ErrAuthorizationFailed) ||
 		errors.Is(err, transport.ErrRepositoryNotFound) || errors.As(err, &host) || errors.As(err, &op) ||
@@ -113,7 +113,7 @@ func ofTLS(err error) string {
 // ofGit is the sentence for what a git server answers.
 func ofGit(err error) string {
 	var (
-		host     *hostKeyError
+		host     *HostKeyError
 		redirect *redirectError
 		status   *githttp.Err
 		line     *pktline.ErrorLine

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -37,6 +39,33 @@ func (m *Mirror) Resolve(ctx context.Context, ref string) (string, error) {
 	}
 	return "", noRef(fmt.Sprintf("%s has no %s", m.remote.Repository, cut(ref)))
 }
+
+// Refs asks a remote for its refs, as refs/heads/main, without a mirror. The
+// error has a [*HostKeyError] where the host is not known.
+func Refs(ctx context.Context, r Remote) ([]string, error) {
+	m := &Mirror{remote: r}
+	remote, err := m.connector()
+	if err != nil {
+		return nil, err
+	}
+	adv, err := remote.refs(ctx)
+	if err != nil {
+		said := m.explain(ctx, err)
+		if host := (*HostKeyError)(nil); errors.As(err, &host) {
+			return nil, hostError{said, host}
+		}
+		return nil, said
+	}
+	return slices.Sorted(maps.Keys(adv.References)), nil
+}
+
+// hostError is the sentence about a host key, with the key.
+type hostError struct {
+	error
+	host *HostKeyError
+}
+
+func (e hostError) Unwrap() error { return e.host }
 
 // ErrNoRef is a ref that the remote does not have.
 var ErrNoRef = errors.New("there is no such ref")

@@ -93,25 +93,30 @@ func knownHosts(lines []byte) (*knownhosts.HostKeyDB, error) {
 	return db, nil
 }
 
-// hostKeyError is a host that is not the one that is known.
-type hostKeyError struct{ text string }
+// HostKeyError is a host that is not the one that is known.
+type HostKeyError struct {
+	Line        string // for known_hosts, when the key is right; empty: it is none that could be added
+	Fingerprint string // of the key, SHA256:…
+	Changed     bool   // known_hosts has another key for the host
+	text        string
+}
 
-func (e *hostKeyError) Error() string { return e.text }
+func (e *HostKeyError) Error() string { return e.text }
 
 // checked lets only known hosts be, and says for others what could be done.
 func checked(known *knownhosts.HostKeyDB) ssh.HostKeyCallback {
 	return func(host string, addr net.Addr, key ssh.PublicKey) error {
 		err := known.HostKeyCallback()(host, addr, key)
-		line := knownhosts.Line([]string{host}, key)
+		line, print := knownhosts.Line([]string{host}, key), ssh.FingerprintSHA256(key)
 		switch {
 		case err == nil:
 			return nil
 		case knownhosts.IsHostKeyChanged(err):
-			return &hostKeyError{fmt.Sprintf("the host key of %s has changed: when that is right, replace its line in known_hosts by: %s", host, line)}
+			return &HostKeyError{line, print, true, fmt.Sprintf("the host key of %s has changed: when that is right, replace its line in known_hosts by: %s", host, line)}
 		case knownhosts.IsHostUnknown(err):
-			return &hostKeyError{fmt.Sprintf("the host key of %s is not known: compare it with what the host's owner publishes, then add to known_hosts: %s", host, line)}
+			return &HostKeyError{line, print, false, fmt.Sprintf("the host key of %s is not known: compare it with what the host's owner publishes, then add to known_hosts: %s", host, line)}
 		}
-		return &hostKeyError{fmt.Sprintf("the host key of %s is refused: %s", host, cut(err.Error()))}
+		return &HostKeyError{"", print, false, fmt.Sprintf("the host key of %s is refused: %s", host, cut(err.Error()))}
 	}
 }
 

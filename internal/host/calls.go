@@ -139,6 +139,14 @@ func (c *Conn) Facts(ctx context.Context) (Facts, error) {
 	return call[Facts](ctx, c, wire.RouteFacts, wire.Empty{})
 }
 
+// Room asks whether a path can be written by the agent's user, and how much
+// room there is. Nothing is changed.
+func (c *Conn) Room(ctx context.Context, path string, inPlace bool) (deploy.Room, error) {
+	r, err := call[deploy.Room](ctx, c, wire.RouteRoom, wire.RoomOf{Path: path, InPlace: inPlace})
+	r.Path, r.Error = path, line(r.Error, textMost)
+	return r, err
+}
+
 // OpenWorkspace makes a fresh directory, which is gone when the agent is.
 func (c *Conn) OpenWorkspace(ctx context.Context, name string) (string, error) {
 	d, err := callFor[wire.Dir](ctx, c, syncTime, wire.RouteWorkspace, wire.Workspace{Name: name})

@@ -244,6 +244,7 @@ func (w *way) bury() {
 type Conn struct {
 	way     *way
 	nonce   string
+	version string // as the agent says it
 	conn    net.Conn
 	process process
 	client  *http.Transport
@@ -291,7 +292,7 @@ func (c *Conn) hello(ctx context.Context) (banner []byte, err error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	_, c.nonce, banner, err = wire.ReadHello(c.conn)
+	c.version, c.nonce, banner, err = wire.ReadHello(c.conn)
 	if err != nil {
 		return banner, err
 	}
@@ -323,6 +324,14 @@ func (c *Conn) lives() bool {
 		return true
 	}
 }
+
+// Version is the agent's, as it says: the program may have been replaced since
+// the daemon was started.
+func (c *Conn) Version() string { return c.version }
+
+// Socket is the local socket by which the agents of a kind are reached; empty:
+// they are child processes.
+func (h *Hosts) Socket(kind deploy.AgentKind) string { return h.ways[kind].socket }
 
 // Done is closed when the agent has ended.
 func (c *Conn) Done() <-chan struct{} { return c.done }

@@ -313,3 +313,13 @@ func (c *Client) Reload(ctx context.Context) (string, error) {
 	d, err := call[done](ctx, c, http.MethodPost, "/api/reload", nil)
 	return d.Message, err
 }
+
+// Daemon asks the daemon about itself.
+func (c *Client) Daemon(ctx context.Context) (deploy.DaemonReport, error) {
+	return call[deploy.DaemonReport](ctx, c, http.MethodGet, "/api/daemon", nil)
+}
+
+// Agents has the daemon open an agent of each kind and say what came of it.
+func (c *Client) Agents(ctx context.Context) ([]deploy.AgentReport, error) {
+	return call[[]deploy.AgentReport](ctx, c, http.MethodGet, "/api/agents", nil)
+}

@@ -25,6 +25,8 @@ func routes(s *server) http.Handler {
 	m.HandleFunc("GET /api/deliveries", handle(s.deliveries))
 	m.HandleFunc("GET /api/deliveries/{id}", handle(s.delivery))
 	m.HandleFunc("POST /api/deliveries/{id}/replay", handle(s.replay))
+	m.HandleFunc("GET /api/daemon", handle(func(*http.Request) (deploy.DaemonReport, error) { return s.Report(), nil }))
+	m.HandleFunc("GET /api/agents", handle(func(r *http.Request) ([]deploy.AgentReport, error) { return s.Agents(r.Context()), nil }))
 	m.HandleFunc("POST /api/reload", handle(s.reload))
 	return m
 }

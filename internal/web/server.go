@@ -58,6 +58,8 @@ type Options struct {
 	Holds    Holds
 	Replay   func(ctx context.Context, delivery int64, force bool, actor string) (deploy.Receipt, error)
 	Reload   func(ctx context.Context) (string, error)
+	Report   func() deploy.DaemonReport
+	Agents   func(ctx context.Context) []deploy.AgentReport
 	Log      *slog.Logger
 }
 

@@ -77,6 +77,15 @@ grep -q '"message":"enable-course: run starts for a payload of hook webhook"' "$
 grep -q '^\*  [0-9]\{8\}T[0-9]\{6\}Z-[0-9a-f]\{7\} *live' "$here/doc.log" || fail "the release"
 until_ "the course is enabled" sh -c 'deployhook logs 2 | grep -q "go-101 is enabled"'
 ok "the page's token starts the page's pipeline"
+grep -q '^What deployhook doctor still finds:$' "$here/doc.log" || fail "init does not end with doctor"
+deployhook doctor --config /etc/deployhook/deploy.yaml >doctor.log 2>&1 || true
+cat doctor.log
+# Nobody serves the page's https:// here.
+grep '^failure' doctor.log | grep -v -e ' url ' -e ' proxy ' && fail "doctor finds what init should have seen to"
+for name in config secrets modes users units daemon sockets agents sudo repository release port; do
+	grep -q "^ok  *$name " doctor.log || fail "doctor: $name is not ok after init"
+done
+ok "doctor finds nothing else after init"
 
 systemd-analyze verify /etc/systemd/system/deployhook.service 2>&1 | grep deployhook.service && fail "systemd-analyze verify has something to say"
 [ "$(show ActiveState shop)" = active ] || fail "sudo in restart did not start the application"

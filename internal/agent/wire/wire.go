@@ -45,6 +45,7 @@ const (
 // Routes. All are POST.
 const (
 	RouteFacts     = "/facts"
+	RouteRoom      = "/room"
 	RouteWorkspace = "/workspace"
 	RouteTree      = "/tree"
 	RouteFile      = "/file/" // and a name
@@ -159,6 +160,12 @@ type From struct {
 // Path names a release path.
 type Path struct {
 	Path string `json:"path"`
+}
+
+// RoomOf names a path that is asked about before anything is written there.
+type RoomOf struct {
+	Path    string `json:"path"`
+	InPlace bool   `json:"in_place"`
 }
 
 // Prune says how many releases stay; the answer which went.
