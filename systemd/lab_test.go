@@ -124,6 +124,13 @@ func (m *machine) run(env []string, flags ...string) {
 func TestFirstDeployOnARealSystemd(t *testing.T) {
 	m := inLab(t, "lab.sh")
 	m.build("deployhook")
+	m.page()
+	m.run(nil, "-c", "-t", "420")
+}
+
+// page brings what docs/vps.md says, and what it takes as there.
+func (m *machine) page() {
+	m.t.Helper()
 	page := m.read("../docs/vps.md")
 	console, files := blocks(page)
 	m.write("doc.sh", console, 0o755)
@@ -135,7 +142,24 @@ func TestFirstDeployOnARealSystemd(t *testing.T) {
 	m.write("root/usr/bin/node", "#!/bin/sh\nexec sleep infinity\n", 0o755)
 	m.write("root/usr/bin/npm", "#!/bin/sh\necho \"npm $*\"\n", 0o755)
 	m.repository()
-	m.run(nil, "-c", "-t", "420")
+}
+
+// TestPageWithThePackageOnARealSystemd does what docs/vps.md says with the
+// package that the page begins with. DEPLOYHOOK_DIST names the directory that
+// make dist has made.
+func TestPageWithThePackageOnARealSystemd(t *testing.T) {
+	m := inLab(t, "lab.sh")
+	dist := os.Getenv("DEPLOYHOOK_DIST")
+	if dist == "" {
+		t.Skip("DEPLOYHOOK_DIST names no packages: make dist")
+	}
+	debs, err := filepath.Glob(filepath.Join(dist, "*_amd64.deb"))
+	if err != nil || len(debs) != 1 {
+		t.Fatal(debs, err)
+	}
+	m.write("package.deb", m.read(debs[0]), 0o644)
+	m.page()
+	m.run(nil, "-c", "-t", "300")
 }
 
 // TestUsersOnARealSystemd runs jobs through the units' sockets, and has their

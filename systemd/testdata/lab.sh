@@ -42,7 +42,10 @@ set -eu
 here=$(dirname "$0")
 config=/etc/deployhook/deploy.yaml
 case $1 in
-program) install -m 0755 "$here/deployhook" /usr/local/bin/deployhook ;;
+program)
+	if [ -e "$here/package.deb" ]; then dpkg -i "$here/package.deb"; exit; fi
+	install -m 0755 "$here/deployhook" /usr/local/bin/deployhook
+	;;
 trigger)
 	grep -v '^ *#' $config | diff - "$here/deploy.yaml" || { echo "init does not write the page's deploy.yaml"; exit 1; }
 	# No network here: the repository is on this machine.
@@ -87,6 +90,14 @@ for name in config secrets modes users units daemon sockets agents sudo reposito
 done
 ok "doctor finds nothing else after init"
 
+if [ -e package.deb ]; then
+	[ "$(readlink "/proc/$(show MainPID)/exe")" = /usr/bin/deployhook ] || fail "not the package's program runs"
+	[ "$(cat /srv/shop/current/server.js)" = "// one" ] || fail "what is live"
+	[ "$(show ActiveState shop)" = active ] || fail "the application does not run"
+	ok "the page with the package ends with a deployed commit"
+	echo "all held"
+	exit
+fi
 systemd-analyze verify /etc/systemd/system/deployhook.service 2>&1 | grep deployhook.service && fail "systemd-analyze verify has something to say"
 [ "$(show ActiveState shop)" = active ] || fail "sudo in restart did not start the application"
 ok "sudo systemctl restart works in restart"
