@@ -130,7 +130,10 @@ func (w *way) warm() {
 		if err == nil && !w.hasAhead() {
 			if c, err = w.start(ctx); err == nil {
 				// The first call is the slow one, at both ends.
-				if _, err = c.Facts(ctx); err != nil {
+				call, cancel := context.WithTimeout(ctx, openTime)
+				_, err = c.Facts(call)
+				cancel()
+				if err != nil {
 					c.Close()
 					c = nil
 				}
