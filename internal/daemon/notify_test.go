@@ -1,15 +1,13 @@
 package daemon_test
 
 import (
-	"context"
-	"database/sql"
 	"errors"
 	"net"
 	"strings"
 	"sync"
 	"testing"
 
-	_ "modernc.org/sqlite"
+	"deployhook/internal/store/storetest"
 )
 
 // notifications are what a service tells systemd.
@@ -77,19 +75,7 @@ func TestSystemdIsToldOfReadinessWorkAndAWriterThatHangs(t *testing.T) {
 	s.want(id, "succeeded")
 
 	// Somebody holds the database: nothing can be written.
-	db, err := sql.Open("sqlite", "file:"+s.path("data/deployhook.db")+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	conn, err := db.Conn(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := conn.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
-		t.Fatal(err)
-	}
+	unlock := storetest.LockSQLite(t, s.path("data"))
 	s.until("the hang is seen", func() bool { return strings.Contains(s.log.String(), "the database did not answer in time") })
 	fed := n.count("WATCHDOG=1")
 	looks := strings.Count(s.log.String(), "the database did not answer in time")
@@ -99,9 +85,7 @@ func TestSystemdIsToldOfReadinessWorkAndAWriterThatHangs(t *testing.T) {
 	if now := n.count("WATCHDOG=1"); now != fed {
 		t.Errorf("the watchdog was fed %d times while nothing could be written", now-fed)
 	}
-	if _, err := conn.ExecContext(t.Context(), "ROLLBACK"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	s.until("it says again that it lives", func() bool { return n.count("WATCHDOG=1") > fed })
 	s.stop()
 	if n.count("STOPPING=1") != 1 {

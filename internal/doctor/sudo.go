@@ -16,28 +16,7 @@ func (e *exam) checkSudo(ctx context.Context) (found []Check) {
 	if e.file == nil {
 		return e.needsConfig()
 	}
-	type use struct {
-		user, command, where string
-		kind                 deploy.AgentKind
-	}
-	var uses []use
-	for _, p := range e.file.Deploy.Pipelines {
-		for i := range p.Jobs {
-			j := &p.Jobs[i]
-			commands := []string{j.Restart}
-			for _, s := range j.Steps {
-				commands = append(commands, s.Run)
-			}
-			for _, c := range commands {
-				for _, line := range sudos(c) {
-					u := use{kind: j.Agent(), user: e.userOf(j.Agent()), command: line, where: p.Name + "/" + j.Name}
-					if !slices.ContainsFunc(uses, func(x use) bool { return x.user == u.user && x.command == u.command }) {
-						uses = append(uses, u)
-					}
-				}
-			}
-		}
-	}
+	uses := e.file.Deploy.Sudos()
 	if len(uses) == 0 {
 		return ok("no job uses sudo")
 	}
@@ -46,16 +25,17 @@ func (e *exam) checkSudo(ctx context.Context) (found []Check) {
 		found = append(found, warn("visudo finds fault with the sudoers files: "+fault(out), "sudo visudo -c")...)
 	}
 	for _, u := range uses {
+		what := u.Where + ": " + u.Command
 		switch {
-		case e.installed() && e.file.Server.Agent.Sockets()[u.kind] == "" && e.units()["deployhook.service"].keys["NoNewPrivileges"] == "yes":
-			found = append(found, fail(u.where+": "+u.command+": sudo refuses within the daemon's own unit (NoNewPrivileges)",
+		case e.installed() && e.file.Server.Agent.Sockets()[u.Agent] == "" && e.units()["deployhook.service"].keys["NoNewPrivileges"] == "yes":
+			found = append(found, fail(what+": sudo refuses within the daemon's own unit (NoNewPrivileges)",
 				"put into deploy.yaml: server: { agent: { deploy: /run/deployhook-agents/deploy.sock } }")...)
-		case e.installed() && u.kind == deploy.TestAgent && e.units()["deployhook-test@.service"].keys["NoNewPrivileges"] == "yes":
-			found = append(found, fail(u.where+": "+u.command+": sudo refuses in test jobs", "let a deploy job do it, in restart")...)
+		case e.installed() && u.Agent == deploy.TestAgent && e.units()["deployhook-test@.service"].keys["NoNewPrivileges"] == "yes":
+			found = append(found, fail(what+": sudo refuses in test jobs", "let a deploy job do it, in restart")...)
 		case !e.root():
-			found = append(found, warn(u.where+": "+u.command+": what sudo allows to others this user may not ask", asRoot)...)
+			found = append(found, warn(what+": what sudo allows to others this user may not ask", asRoot)...)
 		default:
-			found = append(found, e.allowed(ctx, u.user, u.command, u.where)...)
+			found = append(found, e.allowed(ctx, u)...)
 		}
 	}
 	return unlessAny(found, "%s allowed without a password", counted(len(uses), "command"))
@@ -71,128 +51,47 @@ func fault(out string) string {
 	return "it does not say which"
 }
 
-// allowed asks sudo whether a user may run a command without a password.
-func (e *exam) allowed(ctx context.Context, user, line, where string) []Check {
-	args, plain := sudoArgs(line)
+// allowed asks sudo whether a job's user may run a command without a password.
+func (e *exam) allowed(ctx context.Context, u deploy.SudoUse) []Check {
+	user, what := e.userOf(u.Agent), u.Where+": "+u.Command
+	args, plain := deploy.SudoArgs(u.Command)
 	if !plain {
-		return warn(where+": "+line+": the shell makes the command, so it cannot be asked for", "sudo -l -U "+user)
+		return warn(what+": the shell makes the command, so it cannot be asked for", "sudo -l -U "+user)
 	}
-	pipeline, _, _ := strings.Cut(where, "/")
-	// sudo takes no file with a dot in its name, and no pipeline has one.
-	fix := fmt.Sprintf("echo '%s ALL=(root) NOPASSWD: %s' | sudo install -m 0440 /dev/stdin /etc/sudoers.d/deployhook-%s\nsudo visudo -c",
-		user, e.whole(args), pipeline)
 	full, code, err := e.Command(ctx, "sudo", append([]string{"-n", "-l", "-U", user}, args...)...)
 	if err != nil {
-		return fail(where+": "+line+": sudo is not installed", "sudo apt-get install sudo")
+		return fail(what+": sudo is not installed", "sudo apt-get install sudo")
 	}
 	if code != 0 {
-		return fail(where+": "+line+": sudo does not allow it to "+user, fix)
+		return fail(what+": sudo does not allow it to "+user, e.allowIt(u, user))
 	}
 	list, _, err := e.Command(ctx, "sudo", "-n", "-l", "-U", user)
 	if err == nil && !withoutPassword(list, strings.TrimSpace(full)) {
-		return fail(where+": "+line+": sudo asks "+user+" for a password, which nobody is there to type", fix)
+		return fail(what+": sudo asks "+user+" for a password, which nobody is there to type", e.allowIt(u, user))
 	}
 	return nil
 }
 
-// whole is a command as sudoers has it, with the program's path.
-func (e *exam) whole(args []string) string {
-	args = slices.Clone(args)
-	for len(args) > 2 && strings.HasPrefix(args[0], "-") {
-		args = args[2:]
+// allowIt is how a command is allowed to a user.
+func (e *exam) allowIt(u deploy.SudoUse, user string) string {
+	pipeline, _, _ := strings.Cut(u.Where, "/")
+	// sudo takes no file with a dot in its name, and no pipeline has one.
+	file := "/etc/sudoers.d/deployhook-" + pipeline
+	line, ok := deploy.Sudoers(u.Command, e.program)
+	if !ok {
+		return "sudo visudo -f " + file
 	}
-	if !path.IsAbs(args[0]) {
-		for _, dir := range []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin"} {
-			if e.exists(path.Join(dir, args[0])) {
-				args[0] = path.Join(dir, args[0])
-				break
-			}
-		}
-	}
-	for i := 1; i < len(args); i++ {
-		args[i] = sudoersEscape.Replace(args[i])
-	}
-	return strings.Join(args, " ")
+	return fmt.Sprintf("echo '%s ALL=(root) NOPASSWD: %s' | sudo install -m 0440 /dev/stdin %s\nsudo visudo -c", user, line, file)
 }
 
-// Source: sudoers(5), "the following characters must be escaped".
-var sudoersEscape = strings.NewReplacer(`\`, `\\`, ",", `\,`, ":", `\:`, "=", `\=`)
-
-// sudos are the commands of a script that begin with sudo: those on a line of
-// their own, or between && ; ||.
-func sudos(script string) (list []string) {
-	for line := range strings.Lines(strings.ReplaceAll(script, "\\\n", " ")) {
-		for _, part := range strings.FieldsFunc(line, func(r rune) bool { return r == ';' || r == '&' || r == '|' }) {
-			part = strings.TrimSpace(part)
-			if strings.HasPrefix(part, "sudo ") {
-				list = append(list, part)
-			}
+// program is the whole path of a program of the system; empty: it is not there.
+func (e *exam) program(name string) string {
+	for _, dir := range []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin"} {
+		if e.exists(path.Join(dir, name)) {
+			return path.Join(dir, name)
 		}
 	}
-	return list
-}
-
-// sudoArgs takes a command that begins with sudo apart: the user that it asks
-// for, as an option of sudo, and the words. It is not plain when the shell
-// would change the words, or sudo is asked for more than that.
-func sudoArgs(line string) (args []string, plain bool) {
-	words, plain := words(strings.TrimPrefix(line, "sudo "))
-	if !plain {
-		return nil, false
-	}
-	for len(words) > 0 && strings.HasPrefix(words[0], "-") {
-		switch o := words[0]; {
-		case o == "-n", o == "--non-interactive", o == "-H":
-			words = words[1:]
-		case (o == "-u" || o == "-g") && len(words) > 1:
-			args = append(args, o, words[1])
-			words = words[2:]
-		case o == "--":
-			words = words[1:]
-			return append(args, words...), len(words) > 0
-		default:
-			return nil, false
-		}
-	}
-	if len(words) == 0 || strings.Contains(words[0], "=") { // a variable for the command
-		return nil, false
-	}
-	return append(args, words...), true
-}
-
-// words splits as a shell does; plain is false where it would do more.
-func words(line string) (list []string, plain bool) {
-	var word strings.Builder
-	var quote rune
-	in := false
-	for _, r := range line {
-		switch {
-		case quote != 0 && r == quote:
-			quote = 0
-		case quote == '\'':
-			word.WriteRune(r)
-		case strings.ContainsRune("$`\\", r):
-			return nil, false
-		case quote != 0:
-			word.WriteRune(r)
-		case r == '\'' || r == '"':
-			quote, in = r, true
-		case strings.ContainsRune("<>(){}*?[~#!", r):
-			return nil, false
-		case r == ' ' || r == '\t':
-			if in {
-				list, in = append(list, word.String()), false
-				word.Reset()
-			}
-		default:
-			word.WriteRune(r)
-			in = true
-		}
-	}
-	if in {
-		list = append(list, word.String())
-	}
-	return list, quote == 0
+	return ""
 }
 
 // withoutPassword reads what sudo -l lists, and says whether the command is

@@ -15,7 +15,6 @@ type Action struct {
 	Text  string   // what is made, or the command
 	Shown []string // lines of a file, for a dry run
 	Done  bool     // nothing is to do
-	Kept  string   // why what is there stays as it is, although it differs
 	makes string   // path of what is made and can be taken back; empty: nothing
 	again bool     // the daemon must be started again for it
 	do    func(ctx context.Context) error

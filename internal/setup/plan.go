@@ -299,9 +299,9 @@ func (m *Machine) owns(user string, uid uint32) bool {
 
 // sudo writes the line for the restart commands, when visudo takes it.
 func (p *Plan) sudo() {
-	commands, unclear := p.m.restarts(p.f)
+	commands, unclear := p.m.sudoLines(p.f)
 	for _, c := range unclear {
-		p.note("no sudo line was made for %q: it is more than one plain command of a program that is here. Write it yourself: sudo visudo -f /etc/sudoers.d/deployhook-more", c)
+		p.note("no sudo line was made for %q: it is no plain command of a program that is here. Write it yourself: sudo visudo -f /etc/sudoers.d/deployhook-more", c)
 	}
 	if len(commands) == 0 {
 		return
