@@ -343,7 +343,7 @@ func (p *InPlace) whole() error {
 	if err := p.unstage(); err != nil {
 		return err
 	}
-	return p.line(p.about(deploy.ReleasePrepared))
+	return p.line(p.about(p.spec, deploy.ReleasePrepared))
 }
 
 // Adopt makes what stands at the tracked paths ours: the steps of a deploy that was cut

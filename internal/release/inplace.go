@@ -64,7 +64,7 @@ func OpenInPlace(ctx context.Context, state, path string, o Owner) (*InPlace, er
 	}
 	err := p.lockSite(ctx)
 	if err == nil {
-		p.known, p.damage = p.readManifest(path)
+		p.known, p.damage = p.readManifest(path, parseManifest)
 		err = errors.Join(p.repairLines(), p.removeWriting(), p.unstage(), p.dropPreparing())
 	}
 	if err != nil {
@@ -150,7 +150,7 @@ func (p *InPlace) Close() error {
 // LookInPlace reads the journal of a directory without taking its lock.
 func LookInPlace(state, path string) (*deploy.Found, error) {
 	p := newInPlace(state, path, Owner{})
-	p.known, p.damage = p.readManifestHead(path)
+	p.known, p.damage = p.readManifest(path, parseManifestHead)
 	return p.Found()
 }
 
@@ -183,18 +183,10 @@ func (p *InPlace) dropPreparing() error {
 	var errs []error
 	for _, r := range deploy.Releases(&deploy.Found{Lines: lines, Current: p.known.Current}) {
 		if r.State == deploy.ReleasePreparing && !r.Current && (in == nil || in.To != "releases/"+r.ID) {
-			errs = append(errs, p.line(deploy.ReleaseLine{Release: r.ID, State: deploy.ReleaseRemoved, Daemon: p.owner.Daemon, Run: p.owner.Run, Job: p.owner.Job}))
+			errs = append(errs, p.removed(r.ID))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// about is a line about the deploy at hand.
-func (p *InPlace) about(state deploy.ReleaseState) deploy.ReleaseLine {
-	return deploy.ReleaseLine{
-		Release: p.spec.Release, State: state, Repository: p.spec.Repository, Commit: p.spec.Commit,
-		Daemon: p.owner.Daemon, Run: p.owner.Run, Job: p.owner.Job,
-	}
 }
 
 // take makes a deploy found in the journal this owner's own.
@@ -202,28 +194,15 @@ func (p *InPlace) take() error {
 	if p.intent != nil {
 		return nil
 	}
-	in, foreign := p.readIntent()
-	if foreign != "" {
-		return errors.New(foreign)
-	}
-	if in == nil {
-		return errors.New("there is no unfinished deploy")
-	}
-	id, ok := strings.CutPrefix(in.To, "releases/")
-	if !ok || !deploy.ValidReleaseID(id) {
-		return errors.New("the unfinished deploy names no release")
-	}
-	s := Spec{Release: id}
-	lines, err := p.readLines()
+	in, id, err := p.unfinished("deploy", deploy.ValidReleaseID)
 	if err != nil {
 		return err
 	}
-	for _, l := range lines {
-		if l.Release == id && l.Commit != "" {
-			s.Commit, s.Repository = l.Commit, l.Repository
-		}
+	spec, err := p.specOf(id)
+	if err != nil {
+		return err
 	}
-	p.intent, p.spec = in, s
+	p.intent, p.spec = in, spec
 	return nil
 }
 
@@ -256,7 +235,7 @@ func (p *InPlace) Live() error {
 	if err := p.replaced(); err != nil {
 		return err
 	}
-	l := p.about(deploy.ReleaseLive)
+	l := p.about(p.spec, deploy.ReleaseLive)
 	l.Pops = p.intent.Pops
 	if err := p.line(l); err != nil {
 		return err
@@ -279,7 +258,7 @@ func (p *InPlace) replaced() error {
 	top := stack[len(stack)-1]
 	for _, l := range lines {
 		if l.Release == top && l.Commit == p.spec.Commit && l.Repository == p.spec.Repository {
-			return p.line(deploy.ReleaseLine{Release: top, State: deploy.ReleaseRemoved, Daemon: p.owner.Daemon, Run: p.owner.Run, Job: p.owner.Job})
+			return p.removed(top)
 		}
 	}
 	return nil
@@ -293,7 +272,7 @@ func (p *InPlace) Failed() error {
 	if err := p.rescan(); err != nil {
 		return err
 	}
-	if err := p.line(p.about(deploy.ReleaseBad)); err != nil {
+	if err := p.line(p.about(p.spec, deploy.ReleaseBad)); err != nil {
 		return err
 	}
 	return p.end()
@@ -332,7 +311,7 @@ func (p *InPlace) Prune(keep, keepFailed int) ([]string, error) {
 	}
 	var removed []string
 	for _, id := range deploy.PruneList(f, keep, keepFailed, func(string) bool { return false }) {
-		err := p.line(deploy.ReleaseLine{Release: id, State: deploy.ReleaseRemoved, Daemon: p.owner.Daemon, Run: p.owner.Run, Job: p.owner.Job})
+		err := p.removed(id)
 		if err != nil {
 			return removed, err
 		}

@@ -714,7 +714,7 @@ func FuzzManifest(f *testing.F) {
 		strings.Repeat("a", 40) + ` f 1 2 3 4 5 "a b\n\xff"` + "\n" + strings.Repeat("b", 40) + ` l 1 0 0 0 0 "x/y"` + "\nend 2\n")
 	f.Add(`{"format":1}` + "\n" + strings.Repeat("a", 40) + ` x -1 0 0 0 0 "../x"` + "\nend 1\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		m, err := parseManifest(strings.NewReader(text))
+		m, err := parseManifest(manifestScanner(strings.NewReader(text)))
 		if err != nil {
 			return
 		}
@@ -727,7 +727,7 @@ func FuzzManifest(f *testing.F) {
 		if err := m.write(&b); err != nil {
 			t.Fatal(err)
 		}
-		again, err := parseManifest(strings.NewReader(b.String()))
+		again, err := parseManifest(manifestScanner(strings.NewReader(b.String())))
 		if err != nil || len(again.files) != len(m.files) || again.Current != m.Current || again.Whole != m.Whole {
 			t.Errorf("written and read again it is %+v, %v", again, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -139,13 +140,20 @@ func (p *journal) writeIntent(in deploy.Intent) error {
 // replace writes a file of the journal as a whole: under a name of its own
 // first, on disk before it returns.
 func (p *journal) replace(name string, content []byte) error {
+	return p.rewrite(name, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+}
+
+// rewrite is replace for content that write writes.
+func (p *journal) rewrite(name string, write func(io.Writer) error) error {
 	temp := p.file(tempPrefix + unique())
 	f, err := openPlain(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return sentence(p.disk, err)
 	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, p.files.give(f), f.Sync(), f.Close()); err == nil {
+	if err = errors.Join(write(f), p.files.give(f), f.Sync(), f.Close()); err == nil {
 		reached("temporary-file")
 		err = os.Rename(temp, p.file(name))
 	}
@@ -184,12 +192,53 @@ func (p *journal) line(l deploy.ReleaseLine) error {
 	return syncDir(p.file(""))
 }
 
-// ours is a line about the release at hand.
-func (p *Path) ours(state deploy.ReleaseState) deploy.ReleaseLine {
+// about is a line about a release.
+func (p *journal) about(s Spec, state deploy.ReleaseState) deploy.ReleaseLine {
 	return deploy.ReleaseLine{
-		Release: p.release, State: state, Repository: p.spec.Repository, Commit: p.spec.Commit,
+		Release: s.Release, State: state, Repository: s.Repository, Commit: s.Commit,
 		Daemon: p.owner.Daemon, Run: p.owner.Run, Job: p.owner.Job,
 	}
+}
+
+// removed records that a release is gone.
+func (p *journal) removed(id string) error {
+	return p.line(p.about(Spec{Release: id}, deploy.ReleaseRemoved))
+}
+
+// ours is a line about the release at hand.
+func (p *Path) ours(state deploy.ReleaseState) deploy.ReleaseLine {
+	s := p.spec
+	s.Release = p.release
+	return p.about(s, state)
+}
+
+// specOf reads from the journal what a release was made of.
+func (p *journal) specOf(id string) (Spec, error) {
+	s := Spec{Release: id}
+	lines, err := p.readLines()
+	for _, l := range lines {
+		if l.Release == id && l.Commit != "" {
+			s.Commit, s.Repository = l.Commit, l.Repository
+		}
+	}
+	return s, err
+}
+
+// unfinished reads the intent of what was cut short, a switch or a deploy, and
+// the name of its release.
+func (p *journal) unfinished(what string, valid func(id string) bool) (*deploy.Intent, string, error) {
+	in, foreign := p.readIntent()
+	if foreign != "" {
+		return nil, "", errors.New(foreign)
+	}
+	if in == nil {
+		return nil, "", fmt.Errorf("there is no unfinished %s", what)
+	}
+	id, ok := strings.CutPrefix(in.To, "releases/")
+	if !ok || !valid(id) {
+		return nil, "", fmt.Errorf("the unfinished %s names no release", what)
+	}
+	return in, id, nil
 }
 
 // readLines gives the last lines of the journal, the oldest first. Lines that

@@ -118,7 +118,9 @@ func (m *manifest) has(path string, e entry) bool {
 // paths are those of the files, in order.
 func (m *manifest) paths() []string { return slices.Sorted(maps.Keys(m.files)) }
 
-func (p *journal) readManifest(path string) (*manifest, error) {
+// readManifest reads the manifest of a directory, by parse: the whole of it,
+// or its head.
+func (p *journal) readManifest(path string, parse func(*bufio.Scanner) (*manifest, error)) (*manifest, error) {
 	f, err := openPlain(p.file("manifest"), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &manifest{Format: manifestFormat, Path: path, Whole: true, files: map[string][]entry{}}, nil
@@ -127,7 +129,7 @@ func (p *journal) readManifest(path string) (*manifest, error) {
 		return nil, err
 	}
 	defer f.Close()
-	m, err := parseManifest(f)
+	m, err := parse(manifestScanner(f))
 	if err == nil && m.Path != path {
 		err = fmt.Errorf("it is about %q", m.Path)
 	}
@@ -137,32 +139,17 @@ func (p *journal) readManifest(path string) (*manifest, error) {
 	return m, nil
 }
 
-// readManifestHead is readManifest without the files.
-func (p *journal) readManifestHead(path string) (*manifest, error) {
-	f, err := openPlain(p.file("manifest"), os.O_RDONLY)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &manifest{Format: manifestFormat, Path: path, Whole: true}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	sc := bufio.NewScanner(f)
+func manifestScanner(r io.Reader) *bufio.Scanner {
+	sc := bufio.NewScanner(r)
 	sc.Buffer(make([]byte, 4096), manifestLine)
-	m, err := parseManifestHead(sc)
-	if err != nil {
-		return nil, fmt.Errorf("the list of files in %s: %w", p.file("manifest"), err)
-	}
-	return m, nil
+	return sc
 }
 
 var modeLetters = map[deploy.TreeMode]string{deploy.TreePlain: "f", deploy.TreeExecutable: "x", deploy.TreeSymlink: "l"}
 
 // parseManifest reads a manifest strictly: what is not understood is acted
 // upon by nobody.
-func parseManifest(r io.Reader) (*manifest, error) {
-	sc := bufio.NewScanner(r)
-	sc.Buffer(make([]byte, 4096), manifestLine)
+func parseManifest(sc *bufio.Scanner) (*manifest, error) {
 	m, err := parseManifestHead(sc)
 	if err != nil {
 		return nil, err
@@ -227,22 +214,7 @@ func parseEntry(line string) (path string, e entry, err error) {
 }
 
 // writeManifest replaces the manifest as a whole, on disk before it returns.
-func (p *journal) writeManifest(m *manifest) error {
-	temp := p.file(tempPrefix + unique())
-	f, err := openPlain(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
-	if err != nil {
-		return sentence(p.disk, err)
-	}
-	err = m.write(f)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(temp, p.file("manifest"))
-	}
-	if err != nil {
-		os.Remove(temp)
-		return sentence(p.disk, err)
-	}
-	return syncDir(p.dir)
-}
+func (p *journal) writeManifest(m *manifest) error { return p.rewrite("manifest", m.write) }
 
 func (m *manifest) write(to io.Writer) error {
 	w := bufio.NewWriterSize(to, 256<<10)

@@ -239,11 +239,10 @@ func (p *Path) remove(id string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing release %s: %w", id, err)
 	}
-	gone := deploy.ReleaseLine{Release: id, State: deploy.ReleaseRemoved, Daemon: p.owner.Daemon, Run: p.owner.Run, Job: p.owner.Job}
-	err = p.line(gone)
+	err = p.removed(id)
 	terr := p.emptyTrash()
 	if err != nil {
-		err = p.line(gone) // on a full disk there is room for it only now
+		err = p.removed(id) // on a full disk there is room for it only now
 	}
 	return errors.Join(err, terr)
 }

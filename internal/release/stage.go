@@ -43,7 +43,7 @@ func (p *InPlace) Stage() error {
 	// One that was live stays known as that, whatever becomes of a rollback to it.
 	lines, err := p.readLines()
 	if err == nil && !wasLive(lines, p.spec.Release) {
-		err = p.line(p.about(deploy.ReleasePreparing))
+		err = p.line(p.about(p.spec, deploy.ReleasePreparing))
 	}
 	reached("in-place-staging")
 	return err

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -31,7 +30,7 @@ func (p *Path) Activate(to string, pops bool) error {
 		return refusal{err}
 	}
 	if to != p.release {
-		p.release, p.spec, p.made = to, p.specOf(to), false
+		p.become(to)
 	}
 	if err := syncTree(p.Dir()); err != nil {
 		return refusal{err}
@@ -93,21 +92,6 @@ func orNothing(target string) string {
 	return target
 }
 
-// specOf reads from the journal what a release was made of.
-func (p *Path) specOf(id string) Spec {
-	s := Spec{Release: id}
-	lines, err := p.readLines()
-	if err != nil {
-		return s
-	}
-	for _, l := range lines {
-		if l.Release == id && l.Commit != "" {
-			s.Commit, s.Repository = l.Commit, l.Repository
-		}
-	}
-	return s
-}
-
 // link points current to a target in one step: whoever looks sees the old one
 // or the new one.
 func (p *Path) link(target string) error {
@@ -142,19 +126,20 @@ func (p *Path) take() error {
 	if p.intent != nil {
 		return nil
 	}
-	in, foreign := p.readIntent()
-	if foreign != "" {
-		return errors.New(foreign)
+	in, id, err := p.unfinished("switch", deploy.ValidReleaseName)
+	if err != nil {
+		return err
 	}
-	if in == nil {
-		return errors.New("there is no unfinished switch")
-	}
-	id, ok := strings.CutPrefix(in.To, "releases/")
-	if !ok || !deploy.ValidReleaseName(id) {
-		return errors.New("the unfinished switch names no release")
-	}
-	p.intent, p.release, p.spec, p.made = in, id, p.specOf(id), false
+	p.intent = in
+	p.become(id)
 	return nil
+}
+
+// become makes a release that is there the one at hand. What it was made of
+// counts for the journal alone: one that cannot be read keeps nobody.
+func (p *Path) become(id string) {
+	p.release, p.made = id, false
+	p.spec, _ = p.specOf(id)
 }
 
 // Live records that the release is live and healthy, and ends the switch.
