@@ -51,6 +51,7 @@ func TestPackageOnARealSystemd(t *testing.T) {
 	second := only(t, built(t, "VERSION=99.0.0", "ARCHS=amd64", "PACKAGERS=deb"), "*_amd64.deb")
 	for name, from := range map[string]string{
 		"first.deb": first, "first.tar.gz": only(t, released(t), "*-linux-amd64.tar.gz"), "second.deb": second, "postinst": "postinst", "prerm": "prerm", "postrm": "postrm", "test.sh": "testdata/lab.sh",
+		"lib.sh": "../systemd/testdata/lib.sh",
 	} {
 		b, err := os.ReadFile(from)
 		if err != nil {

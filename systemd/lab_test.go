@@ -31,6 +31,7 @@ func inLab(t *testing.T, script string) *machine {
 	}
 	m := &machine{t: t, lab: lab, dir: t.TempDir()}
 	m.write("test.sh", m.read("testdata/"+script), 0o755)
+	m.write("lib.sh", m.read("testdata/lib.sh"), 0o644)
 	return m
 }
 

@@ -130,7 +130,7 @@ func (a *app) planned(ctx context.Context, c *cobra.Command, m *setup.Machine, f
 		o.Answers = &f.answers
 	}
 	plan, err := m.Plan(ctx, o)
-	if errors.Is(err, setup.ErrNoRepository) && person(os.Stdin) && terminal(a.err) {
+	if errors.Is(err, setup.ErrNoRepository) && terminal(os.Stdin) && terminal(a.err) {
 		if err := a.ask(os.Stdin, &f.answers); err != nil {
 			return nil, err
 		}
@@ -148,9 +148,6 @@ func (a *app) planned(ctx context.Context, c *cobra.Command, m *setup.Machine, f
 	}
 	return plan, nil
 }
-
-// person says whether somebody types there.
-func person(f *os.File) bool { return terminal(f) }
 
 // ask asks for the answers that no flag has given. An empty line is the answer
 // in brackets.

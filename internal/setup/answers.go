@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -145,15 +146,14 @@ func (a *Answers) explain(problems config.Problems) string {
 
 // scalar writes a text so that YAML reads it back as it is, in one line.
 func scalar(s string) string {
-	b, err := yaml.MarshalWithOptions(s, yaml.JSON())
-	if err != nil {
-		return "''" // no text has one
-	}
-	quoted := strings.TrimSpace(string(b))
 	if plain(s) {
 		return s
 	}
-	return quoted
+	b, err := yaml.MarshalWithOptions(s, yaml.JSON())
+	if err != nil {
+		return strconv.Quote(s)
+	}
+	return strings.TrimSpace(string(b))
 }
 
 // plain says whether a text needs no quotes, within brackets too.

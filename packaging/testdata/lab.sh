@@ -3,36 +3,10 @@
 # is the package, second.deb one of a later version.
 set -eu -o pipefail
 here=$PWD
-# grep -q ends at the first hit, and who still writes to it then fails.
-grep() {
-	case $1 in
-	-q) shift && command grep "$@" >/dev/null ;;
-	-q*) set -- "-${1#-q}" "${@:2}" && command grep "$@" >/dev/null ;;
-	*) command grep "$@" ;;
-	esac
-}
-ok() { echo "ok: $*"; }
-fail() {
-	echo "NOT ok: $*"
-	exit 1
-}
+. "$here/lib.sh"
 code=0
 trap 'code=$?; [ $code = 0 ] || { journalctl -u "deployhook*" --no-pager -n 60; tail -n 40 "$here"/*.log; }; exit $code' EXIT
-# until_ WHAT COMMAND…: waits for a state.
-until_() {
-	local what=$1 i
-	shift
-	for ((i = 0; i < 900; i++)); do
-		if "$@" >/dev/null 2>&1; then return 0; fi
-		sleep 0.1
-	done
-	fail "waited in vain until $what"
-}
-show() { systemctl show -p "$1" --value "${2:-deployhook}"; }
 is() { [ "$(show "$1")" = "$2" ]; }
-state() { deployhook run "$1" --json | grep -m1 '"state"' | cut -d'"' -f4; }
-has_state() { [ "$(state "$1")" = "$2" ]; }
-readyz() { [ "$(curl -s http://127.0.0.1:8484/readyz)" = ready ]; }
 has() { [ -e "/usr/lib/systemd/system/$1" ] || [ -e "/usr/local/lib/systemd/system/$1" ]; }
 units() { (cd /usr/lib/systemd/system && [ -e deployhook.service ] || cd /usr/local/lib/systemd/system && printf '%s\n' deployhook* | grep -v @); }
 # tree lists what a package and what it started could have left.

@@ -3,23 +3,8 @@
 # systemd, as root: see doctor_test.go.
 set -eu -o pipefail
 here=$PWD
-ok() { echo "ok: $*"; }
-fail() {
-	echo "NOT ok: $*"
-	exit 1
-}
+. "$here/lib.sh"
 trap 'code=$?; [ $code = 0 ] || { journalctl --no-pager -n 60; deployhook doctor || true; }; exit $code' EXIT
-until_() {
-	local what=$1 i
-	shift
-	for ((i = 0; i < 600; i++)); do
-		if "$@" >/dev/null 2>&1; then return 0; fi
-		sleep 0.1
-	done
-	fail "waited in vain until $what"
-}
-readyz() { [ "$(curl -s http://127.0.0.1:8484/readyz)" = ready ]; }
-show() { systemctl show -p "$1" --value deployhook; }
 restart() {
 	systemctl restart deployhook
 	until_ "it is ready" readyz

@@ -2,35 +2,8 @@
 # Runs in a fresh machine with a real systemd, as root: see lab_test.go.
 set -eu -o pipefail
 here=$PWD
-# grep -q ends at the first hit, and who still writes to it then fails.
-grep() {
-	case $1 in
-	-q) shift && command grep "$@" >/dev/null ;;
-	-q*) set -- "-${1#-q}" "${@:2}" && command grep "$@" >/dev/null ;;
-	*) command grep "$@" ;;
-	esac
-}
-ok() { echo "ok: $*"; }
-fail() {
-	echo "NOT ok: $*"
-	exit 1
-}
+. "$here/lib.sh"
 trap 'code=$?; [ $code = 0 ] || { journalctl -u deployhook --no-pager -n 60; cat /etc/deployhook/deploy.yaml; }; exit $code' EXIT
-# until WHAT COMMAND…: waits for a state.
-until_() {
-	local what=$1 i
-	shift
-	for ((i = 0; i < 600; i++)); do
-		if "$@" >/dev/null 2>&1; then return 0; fi
-		sleep 0.1
-	done
-	fail "waited in vain until $what"
-}
-show() { systemctl show -p "$1" --value "${2:-deployhook}"; }
-state() { deployhook run "$1" --json | grep -m1 '"state"' | cut -d'"' -f4; }
-has_state() { [ "$(state "$1")" = "$2" ]; }
-readyz() { [ "$(curl -s http://127.0.0.1:8484/readyz)" = ready ]; }
-restarted() { [ "$(show MainPID)" != "$1" ] && [ "$(show MainPID)" != 0 ] && readyz; }
 journal() { journalctl -u deployhook --no-pager -o cat "$@"; }
 
 # --- docs/vps.md, command by command
@@ -109,6 +82,8 @@ ok "sudo systemctl restart works in restart"
 sudo -u alice deployhook runs >/dev/null || fail "alice is in deployhook-admin"
 useradd -m bob
 if sudo -u bob deployhook runs 2>bob.log; then fail "bob is not in deployhook-admin"; fi
+if sudo -u bob deployhook init --repository github.com/acme/shop 2>init.log; then fail "bob sets the server up"; fi
+grep -q '^deployhook: init makes users and units, and only root may$' init.log && grep -q 'hint: sudo deployhook init; deployhook init --dry-run shows what it would do' init.log || fail "bob is told: $(cat init.log)"
 grep -q 'this user may not open it' bob.log && grep -q 'hint: join the group deployhook-admin' bob.log || fail "bob is told: $(cat bob.log)"
 if sudo -u bob cat /var/lib/deployhook/deployhook.db 2>/dev/null; then fail "bob reads the database"; fi
 [ "$(stat -c %a /srv/shop/current/server.js)" = 644 ] || fail "files of a release: $(stat -c %a /srv/shop/current/server.js)"

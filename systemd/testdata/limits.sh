@@ -3,19 +3,7 @@
 # lab_test.go.
 set -eu -o pipefail
 here=$PWD
-# grep -q ends at the first hit, and who still writes to it then fails.
-grep() {
-	case $1 in
-	-q) shift && command grep "$@" >/dev/null ;;
-	-q*) set -- "-${1#-q}" "${@:2}" && command grep "$@" >/dev/null ;;
-	*) command grep "$@" ;;
-	esac
-}
-ok() { echo "ok: $*"; }
-fail() {
-	echo "NOT ok: $*"
-	exit 1
-}
+. "$here/lib.sh"
 trap 'code=$?; [ $code = 0 ] || journalctl --no-pager -n 60; exit $code' EXIT
 systemd-sysusers "$here/deployhook.sysusers"
 install -d -m 0755 /etc/deployhook

@@ -2,31 +2,8 @@
 # Who can reach what, on a real systemd, as root: see lab_test.go.
 set -eu -o pipefail
 here=$PWD
-# grep -q ends at the first hit, and who still writes to it then fails.
-grep() {
-	case $1 in
-	-q) shift && command grep "$@" >/dev/null ;;
-	-q*) set -- "-${1#-q}" "${@:2}" && command grep "$@" >/dev/null ;;
-	*) command grep "$@" ;;
-	esac
-}
-ok() { echo "ok: $*"; }
-fail() {
-	echo "NOT ok: $*"
-	exit 1
-}
+. "$here/lib.sh"
 trap 'code=$?; [ $code = 0 ] || { journalctl --no-pager -n 80; cat /etc/deployhook/deploy.yaml; }; exit $code' EXIT
-until_() {
-	local what=$1 i
-	shift
-	for ((i = 0; i < 600; i++)); do
-		if "$@" >/dev/null 2>&1; then return 0; fi
-		sleep 0.1
-	done
-	fail "waited in vain until $what"
-}
-show() { systemctl show -p "$1" --value "${2:-deployhook}"; }
-readyz() { [ "$(curl -s http://127.0.0.1:8484/readyz)" = ready ]; }
 printed() { deployhook logs "$1" --job "$2" | sed 's,^[0-9:.]*  ,,'; }
 
 systemd-sysusers "$here/deployhook.sysusers"
@@ -160,7 +137,6 @@ until_ "both its processes run" two
 first=$(sleeps)
 pid=$(show MainPID)
 kill -9 "$pid"
-restarted() { [ "$(show MainPID)" != "$1" ] && [ "$(show MainPID)" != 0 ] && readyz; }
 until_ "it is restarted" restarted "$pid"
 until_ "the second attempt runs" sh -c "deployhook run $run | grep -q 'attempt 2'"
 other() { two && [ "$(sleeps)" != "$first" ]; }
