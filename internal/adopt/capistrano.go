@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 
+	"deployhook/internal/deploy"
 	"deployhook/internal/release"
 )
 
@@ -13,7 +14,7 @@ import (
 //
 // Source: capistrano 3, i18n.rb, revision_log_message and rollback_log_message.
 var (
-	deployedLine = regexp.MustCompile(`^Branch (.*) \(at ([0-9a-f]{7,40})\) deployed as release ([A-Za-z0-9._+-]+) by`)
+	deployedLine = regexp.MustCompile(`^Branch (.*) \(at ([0-9a-f]+)\) deployed as release ([A-Za-z0-9._+-]+) by`)
 	wentBackLine = regexp.MustCompile(`^.* rolled back to release ([A-Za-z0-9._+-]+)$`)
 )
 
@@ -37,7 +38,7 @@ func parseRevisions(text string) history {
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\r\n")
 		n++
-		if m := deployedLine.FindStringSubmatch(line); m != nil {
+		if m := deployedLine.FindStringSubmatch(line); m != nil && (deploy.ValidCommit(m[2]) || shortCommit(m[2])) {
 			h.branch, h.whole = m[1], true
 			h.order[m[3]], h.was[m[3]], h.commits[m[3]] = n, true, m[2]
 		} else if m := wentBackLine.FindStringSubmatch(line); m != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"deployhook/internal/deploy"
 	"deployhook/internal/release"
 )
 
@@ -76,7 +77,7 @@ func parseReleasesLog(text string) history {
 		if l.Target != "" && l.Target != "HEAD" {
 			h.branch = l.Target
 		}
-		if fullCommit.MatchString(l.Revision) {
+		if deploy.ValidCommit(l.Revision) {
 			h.commits[l.Name] = l.Revision
 		}
 	}

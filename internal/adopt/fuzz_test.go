@@ -11,7 +11,7 @@ import (
 // checkHistory holds what was read against the forms that others rely on.
 func checkHistory(t *testing.T, h history) {
 	for name, commit := range h.commits {
-		if name == "" || !fullCommit.MatchString(commit) && !shortCommit.MatchString(commit) {
+		if name == "" || !deploy.ValidCommit(commit) && !shortCommit(commit) {
 			t.Errorf("release %q has commit %q", name, commit)
 		}
 	}
@@ -34,7 +34,7 @@ func FuzzRevision(f *testing.F) {
 	f.Add("3f2c1ab")
 	f.Add("\x00garbage")
 	f.Fuzz(func(t *testing.T, text string) {
-		if c := parseRevision(text); c != "" && !fullCommit.MatchString(c) && !shortCommit.MatchString(c) {
+		if c := parseRevision(text); c != "" && !deploy.ValidCommit(c) && !shortCommit(c) {
 			t.Errorf("%q is no commit", c)
 		}
 	})

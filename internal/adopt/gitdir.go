@@ -14,11 +14,13 @@ import (
 
 // branchForm is a branch that a pattern of deploy.yaml can name: no sign of it
 // stands for others.
-var branchForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./@+-]{0,199}$`)
+var branchForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./@+-]*$`)
+
+const branchMost = 200 // bytes
 
 // plainBranch says whether a word can be a branch: no commit, and no pattern.
 func plainBranch(name string) bool {
-	return branchForm.MatchString(name) && !fullCommit.MatchString(name) && name != "HEAD"
+	return len(name) <= branchMost && branchForm.MatchString(name) && !deploy.ValidCommit(name) && name != "HEAD"
 }
 
 // headBranch is the branch that HEAD of a git directory names; empty when it

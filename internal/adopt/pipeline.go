@@ -1,7 +1,6 @@
 package adopt
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
@@ -33,14 +32,14 @@ func (s *Site) Pipeline() (string, error) {
 		branch, note = "main", "   # nothing here says which branch was deployed"
 	}
 	p("    on:")
-	p("      push: { branches: [%s] }%s", quoted(branch), note)
+	p("      push: { branches: [%s] }%s", config.Scalar(branch), note)
 	p("    jobs:")
 	p("      # test:                              # deployed is what passed it")
 	p("      #   steps:")
 	p("      #     - run: make test")
 	p("      deploy:")
 	p("        release:")
-	p("          path: %s", quoted(s.Path))
+	p("          path: %s", config.Scalar(s.Path))
 	if s.Tool == Clone {
 		p("          strategy: in_place")
 	} else {
@@ -69,16 +68,16 @@ func (s *Site) writeRepository(p func(string, ...any), name string) {
 	switch {
 	case s.Repository == "" && s.CloneURL != "":
 		p("    repository: github.com/OWNER/%s   # as webhooks name it", name)
-		p("    clone_url: %s", quoted(s.CloneURL))
+		p("    clone_url: %s", config.Scalar(s.CloneURL))
 	case s.Repository == "":
 		p("    repository: github.com/OWNER/%s   # nothing here says where it is", name)
 	default:
-		p("    repository: %s", quoted(s.Repository))
+		p("    repository: %s", config.Scalar(s.Repository))
 	}
 	if s.SSH {
 		p("    # It was fetched over SSH. A private repository needs a key of its own:")
 		if s.CloneURL != "" {
-			p("    # clone_url: %s", quoted(s.CloneURL))
+			p("    # clone_url: %s", config.Scalar(s.CloneURL))
 		}
 		p("    # auth: { ssh_key: { credential: %s-key } }", name)
 	} else if s.Repository != "" {
@@ -103,7 +102,7 @@ func (s *Site) writeShared(p func(string, ...any)) {
 		}
 		p("            %s:", kind.key)
 		for _, n := range kind.names {
-			p("              - %s", quoted(n))
+			p("              - %s", config.Scalar(n))
 		}
 	}
 }
@@ -119,22 +118,4 @@ func (s *Site) pipelineName() string {
 		}
 	}
 	return "site"
-}
-
-var plainText = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9_./@+-]*$`)
-
-// quoted is a text as YAML has it.
-func quoted(text string) string {
-	switch strings.ToLower(text) {
-	case "true", "false", "yes", "no", "on", "off", "null", "y", "n":
-	default:
-		if plainText.MatchString(text) {
-			return text
-		}
-	}
-	var b strings.Builder
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(text) // a string always is JSON, and JSON's strings are YAML's
-	return strings.TrimSuffix(b.String(), "\n")
 }

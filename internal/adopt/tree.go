@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -128,7 +127,8 @@ func (s *Site) live() error {
 	return nil
 }
 
-var stamp = regexp.MustCompile(`^[0-9]{14}$`)
+// stamp says whether a name is a time, as Capistrano names releases.
+func stamp(name string) bool { return len(name) == 14 && strings.Trim(name, "0123456789") == "" }
 
 // toolOf tells whose tree it is, by what lies beside the releases.
 func (s *Site) toolOf(names []string) Tool {
@@ -137,7 +137,7 @@ func (s *Site) toolOf(names []string) Tool {
 		return Deployer
 	case exists(s.file("revisions.log")), exists(s.file("repo", "HEAD")):
 		return Capistrano
-	case slices.ContainsFunc(names, stamp.MatchString):
+	case slices.ContainsFunc(names, stamp):
 		return Capistrano
 	case s.Known && deploy.ValidReleaseID(s.Current) && !slices.ContainsFunc(names, func(n string) bool { return !deploy.ValidReleaseID(n) }):
 		return Ours
@@ -213,10 +213,10 @@ func (s *Site) before(a, b string, h history, made map[string]time.Time) int {
 	return cmp.Or(made[a].Compare(made[b]), cmp.Compare(a, b))
 }
 
-var (
-	fullCommit  = regexp.MustCompile(`^[0-9a-f]{40}$`)
-	shortCommit = regexp.MustCompile(`^[0-9a-f]{7,39}$`)
-)
+// shortCommit says whether s is a commit's name cut short.
+func shortCommit(s string) bool {
+	return len(s) >= 7 && len(s) < 40 && strings.Trim(s, "0123456789abcdef") == ""
+}
 
 // commits finds the commit of each release: REVISION in it, a clone in it, or
 // the tool's log. A shortened one is looked up in the tool's own mirror.
@@ -240,7 +240,7 @@ func (s *Site) commits(h history) {
 			if r.Commit != "" {
 				break
 			}
-			if shortCommit.MatchString(c) {
+			if shortCommit(c) {
 				if !tried {
 					tried = true
 					mirror, _ = git.OpenForeign(s.mirror())
@@ -249,7 +249,7 @@ func (s *Site) commits(h history) {
 					c = mirror.Full(c)
 				}
 			}
-			if fullCommit.MatchString(c) {
+			if deploy.ValidCommit(c) {
 				r.Commit = c
 			}
 		}
@@ -268,7 +268,7 @@ func (s *Site) commits(h history) {
 // parseRevision reads a file REVISION: a commit alone in its first line.
 func parseRevision(text string) string {
 	first, _, _ := strings.Cut(text, "\n")
-	if first = strings.TrimSpace(first); fullCommit.MatchString(first) || shortCommit.MatchString(first) {
+	if first = strings.TrimSpace(first); deploy.ValidCommit(first) || shortCommit(first) {
 		return first
 	}
 	return ""

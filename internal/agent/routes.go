@@ -178,10 +178,16 @@ func (a *Agent) openRelease(r *http.Request, q wire.OpenRelease) (wire.Found, er
 	return f, nil
 }
 
-var workspaceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
+var workspaceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// Bounds of names, in bytes. (A bound in a pattern makes it as long as that.)
+const (
+	workspaceMost = 200
+	variableMost  = 64
+)
 
 func (a *Agent) openWorkspace(_ *http.Request, q wire.Workspace) (wire.Dir, error) {
-	if !workspaceName.MatchString(q.Name) {
+	if len(q.Name) > workspaceMost || !workspaceName.MatchString(q.Name) {
 		return wire.Dir{}, fmt.Errorf("%q is not the name of a workspace", q.Name)
 	}
 	if err := a.state.buryDead(); err != nil {
@@ -214,7 +220,7 @@ func (a *Agent) cancelStep(_ *http.Request, q wire.Cancel) (wire.Empty, error) {
 	return wire.Empty{}, nil
 }
 
-var variableName = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
+var variableName = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
 
 // putFile keeps a file for the steps, which find its path in a variable.
 func (a *Agent) putFile(w http.ResponseWriter, r *http.Request) {
@@ -226,7 +232,7 @@ func (a *Agent) putFile(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Agent) keepFile(name string, content io.Reader) error {
-	if !variableName.MatchString(name) {
+	if len(name) > variableMost || !variableName.MatchString(name) {
 		return fmt.Errorf("%q is not the name of a variable", name)
 	}
 	dir, err := a.workDir()

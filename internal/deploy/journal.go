@@ -72,12 +72,13 @@ func (l *ReleaseLine) Valid() bool {
 	default:
 		return false
 	}
-	return ValidReleaseName(l.Release) && (l.Commit == "" || validCommit(l.Commit)) && l.Run >= 0 &&
+	return ValidReleaseName(l.Release) && (l.Commit == "" || ValidCommit(l.Commit)) && l.Run >= 0 &&
 		len(l.Daemon) <= lineWordMost && len(l.Job) <= lineWordMost && len(l.Repository) <= lineRepositoryMost &&
 		clean(l.Daemon) && clean(l.Job) && clean(l.Repository)
 }
 
-func validCommit(s string) bool { return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == "" }
+// ValidCommit says whether s is the whole name of a commit.
+func ValidCommit(s string) bool { return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == "" }
 
 // clean says whether a text has no control characters.
 func clean(s string) bool {

@@ -24,14 +24,18 @@ func ReleaseID(at time.Time, commit string, n int) string {
 // gives. Nothing else is ever made below releases/.
 func ValidReleaseID(id string) bool { return releaseID.MatchString(id) }
 
-// releaseName is one name of a directory: no path, not hidden, no option.
-var releaseName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
+// releaseNameMost is how long the name of a release is at most, in bytes.
+const releaseNameMost = 64
 
 // ValidReleaseName says whether name may stand in a journal: it is one that
 // deployhook gives, or one of another tool's release that was adopted, such as
 // 20240501120000 or 42. Nothing else is ever linked or removed below releases/,
-// and of the second kind only what the journal tells of.
-func ValidReleaseName(name string) bool { return releaseName.MatchString(name) }
+// and of the second kind only what the journal tells of. It is one name of a
+// directory: no path, not hidden, no option.
+func ValidReleaseName(name string) bool {
+	const alone = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	return name != "" && len(name) <= releaseNameMost && !strings.ContainsAny(name[:1], "._+-") && strings.Trim(name, alone+"._+-") == ""
+}
 
 // LiveStack is the stack of live releases, the bottom first: a deploy that
 // stayed live pushes, a rollback pops, one to a named release pushes. A release

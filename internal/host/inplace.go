@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 
 	"deployhook/internal/agent/wire"
 	"deployhook/internal/deploy"
@@ -23,14 +22,12 @@ type InPlaceStaged struct {
 	Restored            []string // of what is written: had been removed by hand
 }
 
-var commitForm = regexp.MustCompile(`^[0-9a-f]{40}$`)
-
 // OpenInPlace locks a directory, until the agent ends, and tells what is there.
 // clone is the commit of a clone that stands there since before the first
 // deploy; empty = none. It waits up to a minute for whoever has the lock.
 func (c *Conn) OpenInPlace(ctx context.Context, o OpenRelease) (f *deploy.Found, clone string, err error) {
 	w, err := callFor[wire.InPlaceFound](ctx, c, syncTime, wire.RouteInPlaceOpen, o)
-	if err == nil && w.Clone != "" && !commitForm.MatchString(w.Clone) {
+	if err == nil && w.Clone != "" && !deploy.ValidCommit(w.Clone) {
 		err = errors.New("the agent names a commit that is none")
 	}
 	f, err = inPlaceFound(w, err)

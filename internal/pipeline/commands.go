@@ -26,7 +26,7 @@ func (e *Engine) Trigger(ctx context.Context, c deploy.TriggerCommand) (int64, e
 	if (c.SHA != "" || c.Branch != "") && p.Repository == "" {
 		return 0, fmt.Errorf("%w: %s has no repository, so it takes neither --sha nor --branch", deploy.ErrMisuse, p.Name)
 	}
-	if c.SHA != "" && !isCommit(c.SHA) {
+	if c.SHA != "" && !deploy.ValidCommit(c.SHA) {
 		return 0, fmt.Errorf("%w: --sha takes a whole commit of 40 hexadecimal digits", deploy.ErrMisuse)
 	}
 	if len(c.Inputs) > 0 {
@@ -394,8 +394,4 @@ func joined(names []string) string {
 		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
 	}
 	return strings.Join(names, ", ")
-}
-
-func isCommit(s string) bool {
-	return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == ""
 }

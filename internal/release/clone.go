@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"deployhook/internal/deploy"
 )
 
 // Bounds of what is read of a clone.
@@ -13,10 +15,7 @@ const (
 	clonePacked = 8 << 20 // bytes of packed-refs
 )
 
-var (
-	commitForm = regexp.MustCompile(`^[0-9a-f]{40}$`)
-	refForm    = regexp.MustCompile(`^refs/[A-Za-z0-9._/@+-]+$`)
-)
+var refForm = regexp.MustCompile(`^refs/[A-Za-z0-9._/@+-]+$`)
 
 // Clone is the commit that is checked out in a clone which stands here since
 // before the first deploy: its files are the starting point. Empty where
@@ -38,7 +37,7 @@ func checkedOut(git string) string {
 		return ""
 	}
 	head := strings.TrimSpace(string(b))
-	if commitForm.MatchString(head) {
+	if deploy.ValidCommit(head) {
 		return head
 	}
 	ref, ok := strings.CutPrefix(head, "ref: ")
@@ -46,7 +45,7 @@ func checkedOut(git string) string {
 		return ""
 	}
 	if b, err := readBounded(filepath.Join(git, ref), cloneRef); err == nil {
-		if id := strings.TrimSpace(string(b)); commitForm.MatchString(id) {
+		if id := strings.TrimSpace(string(b)); deploy.ValidCommit(id) {
 			return id
 		}
 		return ""
@@ -61,7 +60,7 @@ func checkedOut(git string) string {
 // packedRef finds a ref in the text of packed-refs.
 func packedRef(text, ref string) string {
 	for line := range strings.Lines(text) {
-		if id, name, _ := strings.Cut(strings.TrimSpace(line), " "); name == ref && commitForm.MatchString(id) {
+		if id, name, _ := strings.Cut(strings.TrimSpace(line), " "); name == ref && deploy.ValidCommit(id) {
 			return id
 		}
 	}

@@ -758,7 +758,7 @@ func FuzzPackedRef(f *testing.F) {
 	f.Add("# pack-refs with: peeled\n"+strings.Repeat("a", 40)+" refs/heads/main\n^"+strings.Repeat("b", 40)+"\n", "refs/heads/main")
 	f.Add("x refs/heads/main", "refs/heads/main")
 	f.Fuzz(func(t *testing.T, text, ref string) {
-		if id := packedRef(text, ref); id != "" && !commitForm.MatchString(id) {
+		if id := packedRef(text, ref); id != "" && !deploy.ValidCommit(id) {
 			t.Errorf("it names %q", id)
 		}
 	})

@@ -7,10 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
 	"strings"
-
-	"github.com/goccy/go-yaml"
 
 	"deployhook/internal/config"
 )
@@ -85,34 +82,34 @@ func (a *Answers) YAML() (string, error) {
 	line(1, "# Test jobs and deploy jobs run as users of their own.")
 	line(1, "agent: { test: %s, deploy: %s }", testSocket, deploySocket)
 	if a.URL != "" {
-		line(1, "url: %s", scalar(a.URL))
+		line(1, "url: %s", config.Scalar(a.URL))
 	}
 	line(0, "")
 	line(0, "hooks:")
 	line(1, "%s: { provider: github, secret: { credential: %s } }", hookName, hookSecret)
 	line(0, "")
 	line(0, "pipelines:")
-	line(1, "%s:", scalar(a.Name))
-	line(2, "repository: %s", scalar(a.Repository))
+	line(1, "%s:", config.Scalar(a.Name))
+	line(2, "repository: %s", config.Scalar(a.Repository))
 	if !a.Public {
-		line(2, "auth: { ssh_key: { credential: %s } }", scalar(a.keyName()))
+		line(2, "auth: { ssh_key: { credential: %s } }", config.Scalar(a.keyName()))
 	}
 	line(2, "on:")
-	line(3, "push: { branches: [%s] }", scalar(a.Branch))
+	line(3, "push: { branches: [%s] }", config.Scalar(a.Branch))
 	line(2, "jobs:")
 	if a.Test != "" {
 		line(3, "test:")
 		line(4, "steps:")
-		line(5, "- run: %s", scalar(a.Test))
+		line(5, "- run: %s", config.Scalar(a.Test))
 	}
 	line(3, "deploy:")
-	line(4, "release: %s", scalar(a.Path))
+	line(4, "release: %s", config.Scalar(a.Path))
 	if a.Build != "" {
 		line(4, "steps:")
-		line(5, "- run: %s", scalar(a.Build))
+		line(5, "- run: %s", config.Scalar(a.Build))
 	}
 	if a.Restart != "" {
-		line(4, "restart: %s", scalar(a.Restart))
+		line(4, "restart: %s", config.Scalar(a.Restart))
 	}
 	text := b.String()
 	var problems config.Problems
@@ -142,28 +139,4 @@ func (a *Answers) explain(problems config.Problems) string {
 		lines = append(lines, at+": "+p.Message)
 	}
 	return strings.Join(lines, "\n")
-}
-
-// scalar writes a text so that YAML reads it back as it is, in one line.
-func scalar(s string) string {
-	if plain(s) {
-		return s
-	}
-	b, err := yaml.MarshalWithOptions(s, yaml.JSON())
-	if err != nil {
-		return strconv.Quote(s)
-	}
-	return strings.TrimSpace(string(b))
-}
-
-// plain says whether a text needs no quotes, within brackets too.
-func plain(s string) bool {
-	if s == "" || strings.ContainsAny(s[:1], "-?:,[]{}#&*!|>'\"%@` 0123456789.+~") || strings.HasSuffix(s, " ") || strings.HasSuffix(s, ":") {
-		return false
-	}
-	switch strings.ToLower(s) {
-	case "true", "false", "yes", "no", "on", "off", "null", "y", "n":
-		return false
-	}
-	return !strings.ContainsAny(s, ",[]{}\\\"'\n\t#") && !strings.Contains(s, ": ")
 }
