@@ -133,13 +133,21 @@ func (rc *Receiver) refusal(w http.ResponseWriter, r *http.Request, err error) (
 	var no *refusal
 	switch {
 	case errors.As(err, &no):
-		if rc.refused.sayIt(time.Now()) {
-			rc.o.Log.Warn("request refused", "hook", hookName(r), "status", no.status, "err", no.message, "from", rc.address(r))
+		k := kind{status: no.status}
+		if no.status != http.StatusNotFound {
+			k.hook = hookName(r)
+		}
+		if unsaid, ok := rc.refused.sayIt(k, time.Now()); ok {
+			args := []any{"hook", hookName(r), "status", no.status, "err", no.message, "from", rc.address(r)}
+			if unsaid > 0 {
+				args = append(args, "unlogged", unsaid)
+			}
+			rc.o.Log.Warn("request refused", args...)
 		}
 	case errors.Is(err, errSecret):
 		no = refuse(http.StatusServiceUnavailable, "the hook's secret cannot be read on the server, whose log says why: redeliver it later")
 		no.retry = retryStore
-		if rc.refused.sayIt(time.Now()) {
+		if _, ok := rc.refused.sayIt(kind{hookName(r), no.status}, time.Now()); ok {
 			rc.o.Log.Error("verifying a delivery", "hook", hookName(r), "err", err)
 		}
 	default:

@@ -230,9 +230,9 @@ const (
 // Bounds of remembering who was refused.
 const (
 	refusalWindow = time.Minute
-	refusalMost   = 60     // wrong signatures and tokens of an address within the window
-	refusalHosts  = 10_000 // addresses
-	sayEvery      = 200 * time.Millisecond
+	refusalMost   = 60                     // wrong signatures and tokens of an address within the window
+	refusalHosts  = 10_000                 // addresses
+	sayEvery      = 200 * time.Millisecond // a log line of a hook and status
 )
 
 // refusals counts wrong signatures and tokens by address. A right one is
@@ -241,7 +241,20 @@ type refusals struct {
 	mu    sync.Mutex
 	since time.Time
 	count map[string]int
-	said  time.Time
+	said  map[kind]said
+}
+
+// kind is what one log line in a while is enough of. One kind never keeps
+// another out of the log: who tries addresses would hide GitHub's wrong secret.
+type kind struct {
+	hook   string // of deploy.yaml: a stranger can name no new one
+	status int
+}
+
+// said is the last line of a kind.
+type said struct {
+	at     time.Time
+	unsaid int // refused since
 }
 
 // tooMany counts a refused request.
@@ -258,13 +271,20 @@ func (f *refusals) tooMany(from string, now time.Time) bool {
 	return f.count[from] > refusalMost
 }
 
-// sayIt bounds the log lines that strangers can cause.
-func (f *refusals) sayIt(now time.Time) bool {
+// sayIt bounds the log lines that strangers can cause: it says whether this
+// refusal is to be logged, and how many of its kind were not since the last.
+func (f *refusals) sayIt(k kind, now time.Time) (unsaid int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now.Sub(f.said) < sayEvery {
-		return false
+	last, known := f.said[k]
+	if known && now.Sub(last.at) < sayEvery {
+		last.unsaid++
+		f.said[k] = last
+		return 0, false
 	}
-	f.said = now
-	return true
+	if f.said == nil {
+		f.said = map[kind]said{}
+	}
+	f.said[k] = said{at: now}
+	return last.unsaid, true
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"deployhook/internal/config"
 	"deployhook/internal/deploy"
@@ -49,6 +51,36 @@ func TestStrangersFillNeitherLogNorTable(t *testing.T) {
 	if n := strings.Count(x.log.String(), "request refused"); n == 0 || n > 100 {
 		t.Errorf("500 refused requests made %d log lines", n)
 	}
+}
+
+func TestStrangersHideNothingFromTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		cfg := &deploy.Config{Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secret: &deploy.Secret{Name: "github"}}}}
+		rc := receiver.New(receiver.Options{
+			Config:     func() *deploy.Config { return cfg },
+			Secret:     func(context.Context, deploy.Secret) (string, error) { return "another secret of sixteen", nil },
+			Store:      fullStore{},
+			Log:        slog.New(slog.NewTextHandler(&log, nil)),
+			BodyMemory: 1 << 20,
+		})
+		post := func(path string) {
+			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("{}"))
+			r.Header.Set("X-Hub-Signature-256", sign([]byte("{}")))
+			rc.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		post("/hooks/none")
+		post("/hooks/none")
+		post("/hooks/github")
+		if strings.Count(log.String(), "status=404") != 1 || !strings.Contains(log.String(), "hook=github status=401") {
+			t.Errorf("after two requests for no hook, a wrong signature is not in the log:\n%s", log.String())
+		}
+		time.Sleep(time.Second)
+		post("/hooks/none")
+		if !strings.Contains(log.String(), "unlogged=1") {
+			t.Errorf("the request that was not logged is not counted:\n%s", log.String())
+		}
+	})
 }
 
 // without makes a receiver of one hook whose secret is read by a function.

@@ -3,6 +3,7 @@
 # is the package, second.deb one of a later version.
 set -eu -o pipefail
 here=$PWD
+# shellcheck source=../systemd/testdata/lib.sh
 . "$here/lib.sh"
 code=0
 trap 'code=$?; [ $code = 0 ] || { journalctl -u "deployhook*" --no-pager -n 60; tail -n 40 "$here"/*.log; }; exit $code' EXIT
