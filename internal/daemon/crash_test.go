@@ -29,7 +29,11 @@ func TestOnCrashSaysWhatBecomesOfACutJob(t *testing.T) {
 `)
 				s.start(config)
 				id := s.push("one")
-				s.until("the step runs", func() bool { return s.file("tries") == "x" })
+				s.until("the step runs", func() bool {
+					r, err := s.client.Run(t.Context(), id)
+					// Its record is written beside it.
+					return err == nil && s.file("tries") == "x" && len(r.Jobs[0].Hosts) > 0 && len(r.Jobs[0].Hosts[0].Steps) == 2
+				})
 				if end == "kill" {
 					s.kill()
 				} else {

@@ -204,13 +204,27 @@ func (m *machine) path(name string) string { return filepath.Join(m.root, name) 
 
 func (m *machine) write(name, text string, mode os.FileMode) {
 	m.t.Helper()
-	if err := os.MkdirAll(filepath.Dir(m.path(name)), 0o755); err != nil {
-		m.t.Fatal(err)
-	}
+	m.directory(filepath.Dir(m.path(name)))
 	if err := os.WriteFile(m.path(name), []byte(text), mode); err != nil {
 		m.t.Fatal(err)
 	}
 	m.mode(name, mode)
+}
+
+// directory makes one that all may enter, whatever the umask is now: a daemon of
+// another test may be making its control socket.
+func (m *machine) directory(path string) {
+	m.t.Helper()
+	if _, err := os.Stat(path); err == nil {
+		return
+	}
+	m.directory(filepath.Dir(path))
+	if err := os.Mkdir(path, 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o755); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 func (m *machine) mode(name string, mode os.FileMode) {
