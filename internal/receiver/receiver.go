@@ -137,18 +137,14 @@ func (rc *Receiver) refusal(w http.ResponseWriter, r *http.Request, err error) (
 		if no.status != http.StatusNotFound {
 			k.hook = hookName(r)
 		}
-		if unsaid, ok := rc.refused.sayIt(k, time.Now()); ok {
-			args := []any{"hook", hookName(r), "status", no.status, "err", no.message, "from", rc.address(r)}
-			if unsaid > 0 {
-				args = append(args, "unlogged", unsaid)
-			}
-			rc.o.Log.Warn("request refused", args...)
+		if unlogged, ok := rc.refused.sayIt(k, time.Now()); ok {
+			rc.o.Log.Warn("request refused", append([]any{"hook", hookName(r), "status", no.status, "err", no.message, "from", rc.address(r)}, unlogged...)...)
 		}
 	case errors.Is(err, errSecret):
 		no = refuse(http.StatusServiceUnavailable, "the hook's secret cannot be read on the server, whose log says why: redeliver it later")
 		no.retry = retryStore
-		if _, ok := rc.refused.sayIt(kind{hookName(r), no.status}, time.Now()); ok {
-			rc.o.Log.Error("verifying a delivery", "hook", hookName(r), "err", err)
+		if unlogged, ok := rc.refused.sayIt(kind{hook: hookName(r)}, time.Now()); ok {
+			rc.o.Log.Error("verifying a delivery", append([]any{"hook", hookName(r), "err", err}, unlogged...)...)
 		}
 	default:
 		// Nothing is stored, and GitHub does not come again by itself.

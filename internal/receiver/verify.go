@@ -248,7 +248,7 @@ type refusals struct {
 // another out of the log: who tries addresses would hide GitHub's wrong secret.
 type kind struct {
 	hook   string // of deploy.yaml: a stranger can name no new one
-	status int
+	status int    // of the answer; 0: the hook's secret cannot be read
 }
 
 // said is the last line of a kind.
@@ -272,19 +272,23 @@ func (f *refusals) tooMany(from string, now time.Time) bool {
 }
 
 // sayIt bounds the log lines that strangers can cause: it says whether this
-// refusal is to be logged, and how many of its kind were not since the last.
-func (f *refusals) sayIt(k kind, now time.Time) (unsaid int, ok bool) {
+// refusal is to be logged, and gives what the line is to end with when others
+// of its kind were not since the last.
+func (f *refusals) sayIt(k kind, now time.Time) (unlogged []any, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	last, known := f.said[k]
 	if known && now.Sub(last.at) < sayEvery {
 		last.unsaid++
 		f.said[k] = last
-		return 0, false
+		return nil, false
 	}
 	if f.said == nil {
 		f.said = map[kind]said{}
 	}
 	f.said[k] = said{at: now}
-	return last.unsaid, true
+	if last.unsaid > 0 {
+		unlogged = []any{"unlogged", last.unsaid}
+	}
+	return unlogged, true
 }

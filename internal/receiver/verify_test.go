@@ -3,6 +3,7 @@ package receiver_test
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -79,6 +80,40 @@ func TestStrangersHideNothingFromTheLog(t *testing.T) {
 		post("/hooks/none")
 		if !strings.Contains(log.String(), "unlogged=1") {
 			t.Errorf("the request that was not logged is not counted:\n%s", log.String())
+		}
+	})
+}
+
+// A secret that cannot be read is said beside another answer of the same number.
+func TestTooManyBodiesDoNotHideASecretThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		cfg := &deploy.Config{Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secret: &deploy.Secret{Name: "github"}}}}
+		rc := receiver.New(receiver.Options{
+			Config:     func() *deploy.Config { return cfg },
+			Secret:     func(context.Context, deploy.Secret) (string, error) { return "", errors.New("/etc/x is not there") },
+			Store:      fullStore{},
+			Log:        slog.New(slog.NewTextHandler(&log, nil)),
+			BodyMemory: 1 << 20,
+		})
+		post := func(body io.Reader) int {
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest(http.MethodPost, "/hooks/github", body)
+			r.Header.Set("X-Hub-Signature-256", sign(nil))
+			rc.ServeHTTP(w, r)
+			return w.Code
+		}
+		large := strings.Repeat("x", 900<<10)
+		slow, rest := io.Pipe()
+		ended := make(chan int)
+		go func() { ended <- post(io.MultiReader(strings.NewReader(large), slow)) }()
+		synctest.Wait() // it holds its room, and waits for the rest
+		if status := post(strings.NewReader(large)); status != 503 || !strings.Contains(log.String(), "too many bodies") {
+			t.Errorf("a second body: %d\n%s", status, log.String())
+		}
+		rest.Close()
+		if status := <-ended; status != 503 || !strings.Contains(log.String(), "/etc/x is not there") {
+			t.Errorf("a secret that cannot be read: %d\n%s", status, log.String())
 		}
 	})
 }
