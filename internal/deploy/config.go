@@ -9,6 +9,7 @@ type Config struct {
 	Text      string // the file as it was read
 	Hooks     []Hook
 	Secrets   []Secret
+	Hosts     []Host     // over SSH; [Local] is not among them
 	Pipelines []Pipeline // in the order written
 }
 
@@ -28,6 +29,22 @@ type Secret struct {
 	File        string // path
 	Credential  string // name of a systemd credential
 	Command     string // shell command whose output it is
+}
+
+// Host is a machine over SSH that steps run on. What is not written stands in
+// SSHConfig, or is what ssh takes.
+type Host struct {
+	Name       string
+	Address    string        // name or address; empty = Name
+	User       string        // to log in as; empty = the daemon's own
+	Port       int           // of sshd; 0 = 22
+	Identity   *Secret       // private key in OpenSSH's form; nil = the SSH agent's keys, and those that ssh has by default
+	Jump       *Host         // the host to go through; nil = none
+	HostKey    string        // its public key, "ssh-ed25519 AAAA…"; empty = KnownHosts'
+	KnownHosts string        // known_hosts lines; empty, without HostKey = the daemon's own ~/.ssh/known_hosts
+	SSHConfig  string        // path of a file as ssh_config(5) has it; empty = none
+	Keepalive  time.Duration // how often a silent connection is asked
+	Labels     []string      // names for a group of hosts
 }
 
 // Variable is an environment variable as written: its value may hold ${{ }}.
@@ -100,6 +117,16 @@ func (c *Config) Hook(name string) *Hook {
 	for i := range c.Hooks {
 		if c.Hooks[i].Name == name {
 			return &c.Hooks[i]
+		}
+	}
+	return nil
+}
+
+// Host finds a host over SSH by its name; nil when there is none, and for [Local].
+func (c *Config) Host(name string) *Host {
+	for i := range c.Hosts {
+		if c.Hosts[i].Name == name {
+			return &c.Hosts[i]
 		}
 	}
 	return nil

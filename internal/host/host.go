@@ -81,10 +81,11 @@ func (h *Hosts) Close() {
 	}
 }
 
-// Open gives an agent on a host, for one job or one command.
-func (h *Hosts) Open(ctx context.Context, name string, kind deploy.AgentKind) (*Conn, error) {
-	if name != deploy.Local {
-		return nil, fmt.Errorf("host %s: only this machine can be reached", name)
+// Open gives an agent on a host, for one job or one command; far is nil for
+// this machine.
+func (h *Hosts) Open(ctx context.Context, far *deploy.Host, kind deploy.AgentKind) (*Conn, error) {
+	if far != nil {
+		return nil, fmt.Errorf("host %s: only this machine can be reached", far.Name)
 	}
 	return h.ways[kind].open(ctx)
 }

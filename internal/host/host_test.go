@@ -74,7 +74,7 @@ func openIn(t *testing.T, state string) *host.Conn {
 
 func openOf(t *testing.T, h *host.Hosts) *host.Conn {
 	t.Helper()
-	c, err := h.Open(t.Context(), deploy.Local, deploy.TestAgent)
+	c, err := h.Open(t.Context(), nil, deploy.TestAgent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +288,7 @@ func TestWhatAKilledAgentLeftIsEndedByTheNext(t *testing.T) {
 	state, dir := t.TempDir(), t.TempDir()
 	h := host.New(host.Options{State: state, Log: quiet()})
 	defer h.Close()
-	c, err := h.Open(t.Context(), deploy.Local, deploy.TestAgent)
+	c, err := h.Open(t.Context(), nil, deploy.TestAgent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +300,7 @@ func TestWhatAKilledAgentLeftIsEndedByTheNext(t *testing.T) {
 	if !errors.Is(err, host.ErrGone) {
 		t.Fatal(err)
 	}
-	next, err := h.Open(t.Context(), deploy.Local, deploy.TestAgent)
+	next, err := h.Open(t.Context(), nil, deploy.TestAgent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -414,7 +414,7 @@ func TestBrokenTreeIsTheReadersError(t *testing.T) {
 // daemonToKill is a daemon that runs a step until it is killed.
 func daemonToKill() {
 	h := host.New(host.Options{State: os.Args[2], Log: quiet()})
-	c, err := h.Open(context.Background(), deploy.Local, deploy.TestAgent)
+	c, err := h.Open(context.Background(), nil, deploy.TestAgent)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -456,7 +456,7 @@ func TestNothingOutlivesAKilledDaemon(t *testing.T) {
 func BenchmarkStep(b *testing.B) {
 	h := host.New(host.Options{State: b.TempDir(), Log: quiet()})
 	defer h.Close()
-	c, err := h.Open(b.Context(), deploy.Local, deploy.TestAgent)
+	c, err := h.Open(b.Context(), nil, deploy.TestAgent)
 	if err != nil {
 		b.Fatal(err)
 	}

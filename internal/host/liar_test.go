@@ -139,7 +139,7 @@ func lying(t *testing.T, what string) (*host.Conn, error) {
 	t.Helper()
 	h := host.New(host.Options{Command: []string{"/proc/self/exe", "liar", what}, State: t.TempDir(), Version: "1.2", Log: quiet()})
 	t.Cleanup(h.Close)
-	c, err := h.Open(t.Context(), deploy.Local, deploy.TestAgent)
+	c, err := h.Open(t.Context(), nil, deploy.TestAgent)
 	if err == nil {
 		t.Cleanup(func() { c.Close() })
 	}
@@ -267,7 +267,7 @@ func TestTreeThatWasNotTakenIsNotThere(t *testing.T) {
 func TestAgentThatCannotStartSaysWhyItself(t *testing.T) {
 	h := host.New(host.Options{State: "/dev/null/x", Log: quiet()})
 	defer h.Close()
-	if _, err := h.Open(t.Context(), deploy.Local, deploy.TestAgent); err == nil || !strings.Contains(err.Error(), "starting an agent: deployhook agent: making a directory to work in: ") {
+	if _, err := h.Open(t.Context(), nil, deploy.TestAgent); err == nil || !strings.Contains(err.Error(), "starting an agent: deployhook agent: making a directory to work in: ") {
 		t.Errorf("got %v", err)
 	}
 }

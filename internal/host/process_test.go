@@ -42,7 +42,7 @@ func TestStepHasNoSignalIgnoredOrBlocked(t *testing.T) {
 func onTerminal() {
 	h := host.New(host.Options{State: os.Args[2], Log: quiet()})
 	defer h.Close()
-	c, err := h.Open(context.Background(), deploy.Local, deploy.TestAgent)
+	c, err := h.Open(context.Background(), nil, deploy.TestAgent)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -311,7 +311,7 @@ func TestDescriptorsAndProcessesStayFewOverManyJobs(t *testing.T) {
 	h := host.New(host.Options{State: state, Log: quiet()})
 	defer h.Close()
 	job := func(i int) {
-		c, err := h.Open(t.Context(), deploy.Local, deploy.TestAgent)
+		c, err := h.Open(t.Context(), nil, deploy.TestAgent)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -560,7 +560,7 @@ func nobody(t *testing.T) (*host.Conn, string) {
 	}
 	h := host.New(host.Options{Command: []string{exe, "nobody", exe}, State: state, Log: quiet()})
 	t.Cleanup(h.Close)
-	c, err := h.Open(t.Context(), deploy.Local, deploy.TestAgent)
+	c, err := h.Open(t.Context(), nil, deploy.TestAgent)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -171,7 +171,7 @@ func TestAgentOfALocalSocketThatIsKilledOrStopped(t *testing.T) {
 // step until it is killed.
 func socketDaemon() {
 	h := host.New(host.Options{Sockets: map[deploy.AgentKind]string{deploy.TestAgent: os.Args[2]}, State: os.Args[3], Log: quiet()})
-	c, err := h.Open(context.Background(), deploy.Local, deploy.TestAgent)
+	c, err := h.Open(context.Background(), nil, deploy.TestAgent)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -266,7 +266,7 @@ func TestLocalSocketThatCannotBeUsedIsExplained(t *testing.T) {
 		stateless.path:               "starting an agent at " + stateless.path + ": deployhook agent: making a directory to work in: mkdir /dev/null: not a directory",
 	} {
 		h := host.New(host.Options{Sockets: map[deploy.AgentKind]string{deploy.DeployAgent: path}, State: t.TempDir(), Log: quiet()})
-		_, err := h.Open(t.Context(), deploy.Local, deploy.DeployAgent)
+		_, err := h.Open(t.Context(), nil, deploy.DeployAgent)
 		if err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
@@ -308,7 +308,7 @@ func TestEachKindOfAgentHasItsOwnUser(t *testing.T) {
 	h.Warm()
 	for kind, uid := range users {
 		for range 2 {
-			c, err := h.Open(t.Context(), deploy.Local, kind)
+			c, err := h.Open(t.Context(), nil, kind)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -331,7 +331,7 @@ func TestDescriptorsStayFewOverManyJobsOfALocalSocket(t *testing.T) {
 	h := a.hosts(t)
 	count := func() int { list, _ := os.ReadDir("/proc/self/fd"); return len(list) }
 	job := func(i int) {
-		c, err := h.Open(t.Context(), deploy.Local, deploy.DeployAgent)
+		c, err := h.Open(t.Context(), nil, deploy.DeployAgent)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,7 @@ func (e *Engine) Agents(ctx context.Context) []deploy.AgentReport {
 }
 
 func (e *Engine) askAgent(ctx context.Context, r *deploy.AgentReport) error {
-	conn, err := e.Hosts.Open(ctx, deploy.Local, r.Kind)
+	conn, err := e.openOn(ctx, deploy.Local, r.Kind)
 	if err != nil {
 		return err
 	}

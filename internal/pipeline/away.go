@@ -60,7 +60,7 @@ func (e *Engine) addAway(ctx context.Context, active *deploy.Active, now time.Ti
 // ask opens an agent on a host that was away; jobs start there again when it
 // is one of this deployhook.
 func (e *Engine) ask(ctx context.Context, name string, kind deploy.AgentKind) {
-	conn, err := e.Hosts.Open(ctx, name, kind)
+	conn, err := e.openOn(ctx, name, kind)
 	if err == nil {
 		conn.Close()
 	}

@@ -331,7 +331,7 @@ func (e *Engine) Abandon(ctx context.Context, where, path, actor string) error {
 
 // dropIntent removes what a switch left in the journal of a path.
 func (e *Engine) dropIntent(ctx context.Context, where, path string, inPlace, held bool) error {
-	conn, err := e.Hosts.Open(ctx, where, deploy.DeployAgent)
+	conn, err := e.openOn(ctx, where, deploy.DeployAgent)
 	if err != nil {
 		return fmt.Errorf("opening an agent: %w", err)
 	}

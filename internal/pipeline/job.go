@@ -225,7 +225,7 @@ func (j *job) do(ctx context.Context) outcome {
 
 // open opens the job's agent, and its workspace when it is not a deploy job.
 func (j *job) open(ctx context.Context) (*host.Conn, error) {
-	conn, err := j.engine.Hosts.Open(ctx, deploy.Local, j.spec.Agent())
+	conn, err := j.engine.openOn(ctx, j.host(), j.spec.Agent())
 	switch {
 	case errors.Is(err, host.ErrProtocol):
 		return nil, err

@@ -178,7 +178,7 @@ func (j *job) giveUp(by string) bool {
 func (j *job) openAgain(ctx context.Context) (*host.Conn, *deploy.Found, error) {
 	ctx, cancel := settling(ctx)
 	defer cancel()
-	conn, err := j.engine.Hosts.Open(ctx, j.host(), j.spec.Agent())
+	conn, err := j.engine.openOn(ctx, j.host(), j.spec.Agent())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -307,7 +307,7 @@ func releaseJob(p *deploy.Pipeline, name string) (*deploy.Job, error) {
 
 // look reads the journal of a path without taking its lock.
 func (e *Engine) look(ctx context.Context, where string, r *deploy.ReleaseSpec) (*deploy.Found, error) {
-	conn, err := e.Hosts.Open(ctx, where, deploy.DeployAgent)
+	conn, err := e.openOn(ctx, where, deploy.DeployAgent)
 	if err != nil {
 		return nil, fmt.Errorf("opening an agent: %w", err)
 	}
