@@ -16,6 +16,7 @@ type DaemonReport struct {
 // AgentReport is what became of opening an agent of one kind, and what it says
 // of itself and of the paths that its jobs write.
 type AgentReport struct {
+	Host    string    `json:"host"` // [Local], or one over SSH, where there is one agent for both kinds
 	Kind    AgentKind `json:"kind"`
 	Socket  string    `json:"socket"` // empty: a child process of the daemon
 	Error   string    `json:"error"`  // one sentence; what follows is empty then
