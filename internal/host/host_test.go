@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,7 +35,11 @@ func TestMain(m *testing.M) {
 				}
 			}
 		}
-		exitNow(agent.Main(agent.Options{Version: "test", Daemon: strings.Join(os.Args[2:], "")}))
+		o := agent.Options{Version: "test", SSH: slices.Contains(os.Args, "--ssh")}
+		if !o.SSH {
+			o.Daemon = strings.Join(os.Args[2:], "")
+		}
+		exitNow(agent.Main(o))
 	}
 	if len(os.Args) > 1 {
 		if mode := modes[os.Args[1]]; mode != nil {

@@ -294,6 +294,9 @@ func TestEachKindOfAgentHasItsOwnUser(t *testing.T) {
 			exe := filepath.Join(filepath.Dir(state), "exe")
 			if _, err := os.Stat(exe); err != nil {
 				b, err := os.ReadFile("/proc/self/exe")
+				// A process that is started meanwhile would hold it open for writing: it could not be run.
+				syscall.ForkLock.RLock()
+				defer syscall.ForkLock.RUnlock()
 				if err := errors.Join(err, os.WriteFile(exe, b, 0o755), os.Chown(state, int(uid), int(uid))); err != nil {
 					t.Error(err)
 				}
