@@ -12,12 +12,13 @@ import (
 // releaseUse is a job's use of a release path.
 type releaseUse struct {
 	pipeline, job, repository, path string
+	hosts                           []string
 	inPlace                         bool
 	node                            *node
 }
 
 // release reads the section release, or its short form, a path.
-func (b *builder) release(p *deploy.Pipeline, job string, n *node, pipeline *node) *deploy.ReleaseSpec {
+func (b *builder) release(p *deploy.Pipeline, job *deploy.Job, n *node, pipeline *node) *deploy.ReleaseSpec {
 	r := &deploy.ReleaseSpec{Path: n.text, Keep: keep, KeepFailed: keepFailed}
 	at := n
 	if n.keys != nil {
@@ -38,7 +39,7 @@ func (b *builder) release(p *deploy.Pipeline, job string, n *node, pipeline *nod
 		if why := badReleasePath(r.Path); why != "" {
 			b.bad(at, "%s", why)
 		} else {
-			b.places = append(b.places, releaseUse{p.Name, job, p.Repository, r.Path, r.InPlace, at})
+			b.places = append(b.places, releaseUse{p.Name, job.Name, p.Repository, r.Path, job.Hosts, r.InPlace, at})
 		}
 	}
 	if b.absent(pipeline, "repository") {
@@ -128,6 +129,9 @@ var releaseParts = []string{"releases", "shared", "current", ".deployhook"}
 func (b *builder) releasePaths() {
 	for i, u := range b.places {
 		for _, first := range b.places[:i] {
+			if !slices.ContainsFunc(u.hosts, func(h string) bool { return slices.Contains(first.hosts, h) }) {
+				continue // a path of another machine
+			}
 			rest, below := strings.CutPrefix(u.path, first.path+"/")
 			upper := first
 			if !below {

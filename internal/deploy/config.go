@@ -1,6 +1,9 @@
 package deploy
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Config is what deploy.yaml says about hooks, secrets and pipelines, checked.
 // It never changes after it was made: a reload makes another.
@@ -207,6 +210,9 @@ type Job struct {
 	Release    *ReleaseSpec // nil = a test job
 	Restart    string       // shell command after the switch; empty = none
 }
+
+// RunsOn says whether a host is among the job's.
+func (j *Job) RunsOn(host string) bool { return slices.Contains(j.Hosts, host) }
 
 // Limits bound what the steps of a job use together; 0 is no limit.
 type Limits struct {
