@@ -2,11 +2,14 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"deployhook/internal/deploy"
+	"deployhook/internal/host"
 )
 
 // agentsTime bounds asking all agents about themselves, and agentsAtOnce how
@@ -38,6 +41,10 @@ func (e *Engine) Agents(ctx context.Context) []deploy.AgentReport {
 			defer func() { <-turns }()
 			if err := e.askAgent(ctx, &reports[i]); err != nil {
 				reports[i].Error = err.Error()
+				var key *host.HostKeyError
+				if errors.As(err, &key) {
+					reports[i].HostKey, _ = strings.CutPrefix(key.Line, "host_key: ")
+				}
 			}
 		})
 	}
