@@ -26,7 +26,7 @@ type fleet struct {
 	yaml  string
 }
 
-// newFleet makes hosts web1, web2 and so on, the first so many of them behind a proxy.
+// newFleet makes hosts web1, web2 and so on.
 func newFleet(t *testing.T, n int) *fleet {
 	t.Helper()
 	f := &fleet{site: newSite(t)}
@@ -45,6 +45,20 @@ func newFleet(t *testing.T, n int) *fleet {
 	}
 	t.Cleanup(f.stop) // before the hosts' directories are removed
 	return f
+}
+
+// behind puts a proxy before a host.
+func (f *fleet) behind(i int) *hosttest.Proxy {
+	f.t.Helper()
+	p := hosttest.NewProxy(f.t, f.hosts[i])
+	f.yaml = strings.Replace(f.yaml, fmt.Sprintf("port: %d\n", f.hosts[i].Port), fmt.Sprintf("port: %d\n", p.Port), 1)
+	return p
+}
+
+// restarted lists what a host was restarted on so far.
+func (f *fleet) restarted(i int) string {
+	b, _ := os.ReadFile(f.path("restarts-" + f.hosts[i].Name))
+	return strings.Join(strings.Fields(strings.ReplaceAll(string(b), " ", "-")), " ")
 }
 
 // ownProgram is this test's binary, and its hash.
@@ -130,9 +144,7 @@ func (f *fleet) on(i int) string {
 func (f *fleet) wantOn(texts ...string) {
 	f.t.Helper()
 	for i, want := range texts {
-		if got := f.on(i); got != want {
-			f.t.Errorf("%q is live on %s, want %q\n%s", got, f.hosts[i].Name, want, f.log)
-		}
+		f.wantOnHost(i, want)
 	}
 }
 
