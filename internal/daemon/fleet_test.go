@@ -195,3 +195,18 @@ func farFailpoint(file string) {
 		}
 	}
 }
+
+// timeAfter is the time in so many seconds as names of releases have it.
+func timeAfter(seconds int) string {
+	return time.Now().UTC().Add(time.Duration(seconds) * time.Second).Format("20060102T150405Z")
+}
+
+// untilLong is until for what may take as long as a lost agent may live.
+func (f *fleet) untilLong(what string, ok func() bool) {
+	f.t.Helper()
+	for end := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			f.t.Fatalf("waited in vain until %s\n%s", what, f.log)
+		}
+	}
+}

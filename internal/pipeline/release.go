@@ -419,7 +419,7 @@ func backText(parts []*part) string {
 	var b strings.Builder
 	for _, text := range texts {
 		b.WriteString("; ")
-		if len(parts) > 1 {
+		if len(parts[0].spec.Hosts) > 1 {
 			b.WriteString("on " + names(hosts[text]) + " ")
 		}
 		b.WriteString(text)
