@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 			return
 		}
 	}
-	host.ShortDeadlines(10*time.Second, 18*time.Second)
+	host.ShortDeadlines(10*time.Second, 18*time.Second, 15*time.Second)
 	os.Exit(m.Run())
 }
 

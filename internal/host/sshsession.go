@@ -110,7 +110,7 @@ func sessionError(err error) error {
 	if errors.As(err, &refused) {
 		return fmt.Errorf("its sshd opens no session (%s): is MaxSessions 0, or does it allow forwarding only?", line(refused.Message, textMost))
 	}
-	return unreachable("the connection ended before a session was open: " + line(err.Error(), textMost))
+	return unreachable("the connection ended before a session was open: " + plainText(err))
 }
 
 // watch sees how the process ends. Its exit counts, not the end of what it
