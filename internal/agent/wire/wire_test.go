@@ -242,7 +242,7 @@ func FuzzReadFar(f *testing.F) {
 	f.Add([]byte("no newline deployhook-far run\ndeployhook-agent 1 0.1 abc\n"))
 	f.Add([]byte("deployhook-far \n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		words, banner, err := wire.ReadFar(bytes.NewReader(b))
+		words, banner, err := wire.ReadFar(bytes.NewReader(b), "deployhook-far ")
 		if err == nil && len(words) == 0 || len(banner) > wire.BannerMost {
 			t.Errorf("%q, %d bytes before it, %v", words, len(banner), err)
 		}
