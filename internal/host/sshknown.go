@@ -104,14 +104,18 @@ func (k *known) check(p *hop) ssh.HostKeyCallback {
 			return e
 		}
 		e.Line = "host_key: " + strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+		where := p.place
 		if p.inFile {
-			e.Line = knownhosts.Line([]string{host}, key)
+			e.Line, where = knownhosts.Line([]string{host}, key), "~/.ssh/known_hosts"
+			if len(p.knownFiles) > 0 {
+				where = p.knownFiles[0]
+			}
 		}
 		what := "is not known"
 		if e.Changed {
 			what = "is not the one that is known: the machine was set up anew, or this is another one"
 		}
-		e.text = fmt.Sprintf("the host key of %s %s; if ssh-keygen -l there shows %s for a key in /etc/ssh, write in %s: %s", p.addr(), what, e.Fingerprint, p.place, e.Line)
+		e.text = fmt.Sprintf("the host key of %s %s; if ssh-keygen -l there shows %s for a key in /etc/ssh, write in %s: %s", p.addr(), what, e.Fingerprint, where, e.Line)
 		return e
 	}
 }
