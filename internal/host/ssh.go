@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -85,7 +86,7 @@ func (r *remote) start(ctx context.Context, far *deploy.Host) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{link: l, remote: r, name: far.Name}
+	s := &session{link: l, remote: r, name: far.Name, mark: "deployhook-far " + rand.Text() + " "}
 	s.conn = &Conn{
 		o: &r.hosts.o, packed: true, conn: s, process: s, done: make(chan struct{}),
 		bury: func() { s.bury(far) }, after: func() { l.close(); r.hosts.use(s.conn.nonce, false) },

@@ -59,7 +59,11 @@ func hopOf(far *deploy.Host) (p *hop, jumps []*hop, err error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("ssh_config of %s: %w", p.place, err)
 		}
-		if jumps, err = c.apply(p, nil); err != nil {
+		alias := p.host
+		if err = c.apply(p); err == nil {
+			jumps, err = c.jumps(alias, nil)
+		}
+		if err != nil {
 			return nil, nil, fmt.Errorf("ssh_config of %s: %s: %w", p.place, far.SSHConfig, err)
 		}
 	}
@@ -120,18 +124,17 @@ var notKept = map[string]string{
 	"BindAddress": "", "BindInterface": "", "AddressFamily": "any", "CanonicalizeHostname": "no", "RevokedHostKeys": "none", "HostbasedAuthentication": "no",
 }
 
-// apply adds what a file says of a host to what is written of it, and gives
-// the hosts that it goes through. seen are the names that led here.
-func (c *sshConfig) apply(p *hop, seen []string) (jumps []*hop, err error) {
-	alias := p.host
+// apply adds what a file says of a host to what is written of it.
+func (c *sshConfig) apply(p *hop) error {
+	alias, err := p.host, error(nil)
 	for _, word := range slices.Sorted(maps.Keys(notKept)) {
 		if v := c.get(alias, word); v != "" && !strings.EqualFold(v, notKept[word]) {
-			return nil, fmt.Errorf("%s is not supported: take it out for %s, or leave ssh_config out", word, alias)
+			return fmt.Errorf("%s is not supported: take it out for %s, or leave ssh_config out", word, alias)
 		}
 	}
 	if v := c.get(alias, "Port"); v != "" && p.port == 0 {
 		if p.port, err = strconv.Atoi(v); err != nil || p.port < 1 || p.port > 65535 {
-			return nil, fmt.Errorf("%.100q is not a port", v)
+			return fmt.Errorf("%.100q is not a port", v)
 		}
 	}
 	if p.user == "" {
@@ -139,11 +142,11 @@ func (c *sshConfig) apply(p *hop, seen []string) (jumps []*hop, err error) {
 	}
 	if v := c.get(alias, "HostName"); v != "" {
 		if p.host, err = p.expand(alias, v); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := p.defaults(); err != nil {
-		return nil, err
+		return err
 	}
 	if p.alias = c.get(alias, "HostKeyAlias"); p.keepalive == 0 {
 		if n, err := strconv.Atoi(c.get(alias, "ServerAliveInterval")); err == nil && n > 0 && n < 86400 {
@@ -158,7 +161,7 @@ func (c *sshConfig) apply(p *hop, seen []string) (jumps []*hop, err error) {
 					continue
 				}
 				if name, err = p.expand(alias, name); err != nil {
-					return nil, err
+					return err
 				}
 				*list = append(*list, name)
 			}
@@ -169,19 +172,27 @@ func (c *sshConfig) apply(p *hop, seen []string) (jumps []*hop, err error) {
 	}
 	if v := c.get(alias, "IdentityAgent"); v != "" && v != "SSH_AUTH_SOCK" {
 		if p.agent, err = p.expand(alias, os.ExpandEnv(v)); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return c.jumps(c.get(alias, "ProxyJump"), append(seen, alias))
+	return nil
 }
 
-// jumps reads a ProxyJump: [USER@]HOST[:PORT], several with commas between.
-func (c *sshConfig) jumps(text string, seen []string) ([]*hop, error) {
+// jumps reads a host's ProxyJump: [USER@]HOST[:PORT], several with commas
+// between. As ssh does, only the first one's own jumps count. seen are the
+// names that led here.
+func (c *sshConfig) jumps(alias string, seen []string) ([]*hop, error) {
+	text := c.get(alias, "ProxyJump")
 	if text == "" || strings.EqualFold(text, "none") {
 		return nil, nil
 	}
+	seen = append(seen, alias)
+	parts := strings.Split(text, ",")
+	if len(seen) > jumpsMost || len(parts) > jumpsMost {
+		return nil, fmt.Errorf("ProxyJump goes through over %d hosts", jumpsMost)
+	}
 	var hops []*hop
-	for i, part := range strings.Split(text, ",") {
+	for i, part := range parts {
 		p, err := parseJump(strings.TrimSpace(part))
 		if err != nil {
 			return nil, err
@@ -189,17 +200,14 @@ func (c *sshConfig) jumps(text string, seen []string) ([]*hop, error) {
 		if slices.Contains(seen, p.host) {
 			return nil, fmt.Errorf("ProxyJump goes round in a circle: %s", strings.Join(append(seen, p.host), " -> "))
 		}
-		if len(seen) > jumpsMost || i > jumpsMost {
-			return nil, fmt.Errorf("ProxyJump goes through over %d hosts", jumpsMost)
-		}
 		p.place, p.inFile = c.name, true
-		// As ssh does: only the first one's own jumps count.
-		before, err := c.apply(p, seen)
-		if err != nil {
-			return nil, err
-		}
 		if i == 0 {
-			hops = append(hops, before...)
+			if hops, err = c.jumps(p.host, seen); err != nil {
+				return nil, err
+			}
+		}
+		if err := c.apply(p); err != nil {
+			return nil, err
 		}
 		hops = append(hops, p)
 	}

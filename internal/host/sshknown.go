@@ -71,7 +71,11 @@ func knownLines(lines string, p *hop) (*known, error) {
 func knownFiles(p *hop, names ...string) (*known, error) {
 	db, err := knownhosts.NewDB(names...)
 	if err != nil {
-		return nil, fmt.Errorf("the known_hosts of %s cannot be read: %s", p.place, line(strings.TrimPrefix(err.Error(), "knownhosts: "), textMost))
+		text := plainText(err)
+		if p.knownLines != "" { // the file is none of the reader's
+			text = "line " + strings.TrimPrefix(text, names[0]+":")
+		}
+		return nil, fmt.Errorf("the known_hosts of %s cannot be read: %s", p.place, text)
 	}
 	return &known{db}, nil
 }
@@ -96,18 +100,27 @@ func (k *known) check(p *hop) ssh.HostKeyCallback {
 		}
 		e := &HostKeyError{Fingerprint: ssh.FingerprintSHA256(key), Changed: knownhosts.IsHostKeyChanged(err)}
 		if !e.Changed && !knownhosts.IsHostUnknown(err) {
-			e.text = fmt.Sprintf("the host key of %s (%s) is refused: %s", p.addr(), e.Fingerprint, line(strings.TrimPrefix(err.Error(), "knownhosts: "), textMost))
+			e.text = fmt.Sprintf("the host key of %s (%s) is refused: %s", p.addr(), e.Fingerprint, plainText(err))
 			return e
 		}
 		e.Line = "host_key: " + strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+		where := p.place
 		if p.inFile {
-			e.Line = knownhosts.Line([]string{host}, key)
+			e.Line, where = knownhosts.Line([]string{host}, key), "~/.ssh/known_hosts"
+			if len(p.knownFiles) > 0 {
+				where = p.knownFiles[0]
+			}
 		}
 		what := "is not known"
 		if e.Changed {
 			what = "is not the one that is known: the machine was set up anew, or this is another one"
 		}
-		e.text = fmt.Sprintf("the host key of %s %s; if ssh-keygen -l there shows %s for a key in /etc/ssh, write in %s: %s", p.addr(), what, e.Fingerprint, p.place, e.Line)
+		e.text = fmt.Sprintf("the host key of %s %s; if ssh-keygen -l there shows %s for a key in /etc/ssh, write in %s: %s", p.addr(), what, e.Fingerprint, where, e.Line)
 		return e
 	}
+}
+
+// plainText is what a library says, without its names.
+func plainText(err error) string {
+	return line(strings.NewReplacer("knownhosts: ", "", "ssh: ", "").Replace(err.Error()), textMost)
 }

@@ -159,8 +159,8 @@ const (
 // loginScript is the one command that is run on a host: it starts the agent,
 // after it has asked for its program where that is not there or not whole. It
 // is for any POSIX shell, and in single quotes for whatever the login's shell
-// is; nothing in it comes from outside.
-func loginScript(list []program) string {
+// is; nothing in it comes from outside. mark stands before all that it says.
+func loginScript(mark string, list []program) string {
 	var cases strings.Builder
 	for _, p := range list {
 		for _, m := range machines[p.arch] {
@@ -168,12 +168,12 @@ func loginScript(list []program) string {
 		}
 	}
 	return "exec sh -c '" +
-		`say() { echo; echo "deployhook-far $*"; }; stop() { say "$@"; exit 1; }; ` +
+		`LC_ALL=C; export LC_ALL; say() { echo; echo "` + mark + `$*"; }; stop() { say "$@"; exit 1; }; ` +
 		`m="$(uname -s)/$(uname -m)"; case "$m" in ` + cases.String() + `*) stop arch "$m";; esac; ` +
 		`[ -d "$HOME" ] || stop home "$HOME"; ` +
 		`for t in sha256sum gzip head; do command -v "$t" > /dev/null || stop tool "$t"; done; ` +
 		`umask 077; d="${XDG_CACHE_HOME:-$HOME/.cache}/deployhook"; p="$d/agent-$h"; ` +
-		`whole() { s="$(sha256sum "$1" 2> /dev/null)"; [ "${s%% *}" = "$h" ]; }; ` +
+		`whole() { s="$(sha256sum < "$1")" 2> /dev/null; [ "${s%% *}" = "$h" ]; }; ` +
 		`whole "$p" || { mkdir -p "$d" || stop dir "$d"; t="$d/.new-$h-$$"; : > "$t" || stop write "$t"; say send "$a"; read -r n; ` +
 		`head -c "$n" | gzip -dc > "$t" || { rm -f "$t"; stop write "$t"; }; ` +
 		`whole "$t" || { rm -f "$t"; stop sum "$t"; }; ` +

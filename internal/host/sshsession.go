@@ -27,6 +27,7 @@ type session struct {
 	conn   *Conn
 	ch     ssh.Channel
 
+	mark    string // before what its shell says, told from all that a login prints
 	stderr  lastLine
 	errs    chan struct{} // closed when stderr has ended
 	started bool          // its shell has said that it starts the agent
@@ -50,7 +51,7 @@ func (s *session) login(ctx context.Context) (*Conn, error) {
 	defer cancel()
 	stop := context.AfterFunc(began, s.link.close)
 	defer func() { stop() }()
-	if err := s.exec(loginScript(list)); err != nil {
+	if err := s.exec(loginScript(s.mark, list)); err != nil {
 		return nil, s.link.line.said(err)
 	}
 	words, err := s.far()
@@ -110,7 +111,7 @@ func sessionError(err error) error {
 	if errors.As(err, &refused) {
 		return fmt.Errorf("its sshd opens no session (%s): is MaxSessions 0, or does it allow forwarding only?", line(refused.Message, textMost))
 	}
-	return unreachable("the connection ended before a session was open: " + line(err.Error(), textMost))
+	return unreachable("the connection ended before a session was open: " + plainText(err))
 }
 
 // watch sees how the process ends. Its exit counts, not the end of what it
@@ -148,7 +149,7 @@ func (s *session) watch(reqs <-chan *ssh.Request) {
 
 // far reads what the shell over there says of itself.
 func (s *session) far() ([]string, error) {
-	words, banner, err := wire.ReadFar(s.ch)
+	words, banner, err := wire.ReadFar(s.ch, s.mark)
 	if err != nil {
 		return nil, s.unborn(banner, err)
 	}

@@ -267,17 +267,14 @@ func ReadHello(r io.Reader) (version, nonce string, banner []byte, err error) {
 	return version, nonce, banner, err
 }
 
-// FarWord begins a line by which the shell of a host over SSH says, before
-// there is an agent, what it needs.
-const FarWord = "deployhook-far "
-
-// ReadFar reads such a line, past what a login may print before it, which it
-// returns.
-func ReadFar(r io.Reader) (words []string, banner []byte, err error) {
+// ReadFar reads the line by which the shell of a host over SSH says, before
+// there is an agent, what it needs: the words behind mark. What a login may
+// print before it is returned.
+func ReadFar(r io.Reader, mark string) (words []string, banner []byte, err error) {
 	banner, err = readUntil(r, func(line string) (int, error) {
-		at := strings.LastIndex(line, FarWord)
+		at := strings.LastIndex(line, mark)
 		if at >= 0 {
-			words = strings.Fields(line[at+len(FarWord):])
+			words = strings.Fields(line[at+len(mark):])
 		}
 		if len(words) == 0 {
 			return -1, nil

@@ -130,7 +130,7 @@ func Start(t testing.TB, o Options) *Server {
 		"PidFile none", "StrictModes no", "UsePAM no", "UseDNS no", "PermitRootLogin yes", "MaxStartups 100",
 		"PasswordAuthentication no", "KbdInteractiveAuthentication no",
 		// What stands in the home of who runs the test is none of its business.
-		"SetEnv " + strings.Join(append([]string{"HOME=" + s.Home}, o.Env...), " "),
+		"SetEnv " + strings.Join(append(o.Env, "HOME="+s.Home), " "), // of two, the first counts
 	}
 	if session := s.session(o); session != "" {
 		config = append(config, "ForceCommand "+session)
