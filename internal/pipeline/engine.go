@@ -189,12 +189,12 @@ func (j *job) beat() { j.due.Store(time.Now().Add(goesOn).UnixMilli()) }
 
 // beat is a sign of life of a step: the next one comes within more than goesOn,
 // and until then nothing else is asked of its job.
-func (p *part) beat(more time.Duration) {
+func (p *jobPart) beat(more time.Duration) {
 	p.due.Store(time.Now().Add(goesOn + more).UnixMilli())
 }
 
 // rest says that no step of the part runs any more.
-func (p *part) rest() {
+func (p *jobPart) rest() {
 	p.job.beat()
 	p.due.Store(0)
 }

@@ -54,7 +54,7 @@ func (j *job) deployInPlace(ctx context.Context) outcome {
 	}
 	j.nameInPlace()
 	began := time.Now()
-	err = eachOf(j.left(), func(p *part) error { return p.stage(ctx, mirror) })
+	err = eachOf(j.left(), func(p *jobPart) error { return p.stage(ctx, mirror) })
 	if err == nil {
 		var why string
 		if why, err = j.mayDeployInPlace(ctx, mirror); why != "" {
@@ -83,8 +83,8 @@ func (j *job) deployInPlace(ctx context.Context) outcome {
 }
 
 // left are the parts on which something is left to do.
-func (j *job) left() []*part {
-	return slices.DeleteFunc(j.active(), func(p *part) bool { return p.there })
+func (j *job) left() []*jobPart {
+	return slices.DeleteFunc(j.active(), func(p *jobPart) bool { return p.there })
 }
 
 // nameInPlace chooses the name of the deploy, which no host has yet.
@@ -93,7 +93,7 @@ func (j *job) nameInPlace() {
 		j.release = j.run.Target
 	}
 	taken := func(id string) bool {
-		return slices.ContainsFunc(j.left(), func(p *part) bool {
+		return slices.ContainsFunc(j.left(), func(p *jobPart) bool {
 			return slices.ContainsFunc(p.found.Lines, func(l deploy.ReleaseLine) bool { return l.Release == id })
 		})
 	}
@@ -108,7 +108,7 @@ func (j *job) nameInPlace() {
 
 // changeInPlace changes the files on one host, runs the steps there, and
 // restarts.
-func (p *part) changeInPlace(ctx context.Context, began time.Time) outcome {
+func (p *jobPart) changeInPlace(ctx context.Context, began time.Time) outcome {
 	if out, ok := p.switchInPlace(ctx); !ok {
 		return out
 	}
@@ -129,14 +129,14 @@ func (p *part) changeInPlace(ctx context.Context, began time.Time) outcome {
 
 // stopInPlace ends a deploy that did not come to its end on one host: it says
 // what stands on the others. at is nil when it ended between two of them.
-func (j *job) stopInPlace(ctx context.Context, at *part, out outcome) outcome {
+func (j *job) stopInPlace(ctx context.Context, at *jobPart, out outcome) outcome {
 	if out.whole || out.state == deploy.Queued || out.state == deploy.Running {
 		return out // the next attempt goes on with those that are left
 	}
 	if at != nil && out.err != "" {
 		out.err = at.named(errors.New(out.err)).Error()
 	}
-	var done, rest []*part
+	var done, rest []*jobPart
 	for _, p := range j.active() {
 		switch {
 		case p.there:
@@ -201,7 +201,7 @@ func wereLive(f *deploy.Found) []string {
 
 // stage compares the directory with the commit and sends what is new, without
 // changing a file that stands there.
-func (p *part) stage(ctx context.Context, mirror *git.Mirror) error {
+func (p *jobPart) stage(ctx context.Context, mirror *git.Mirror) error {
 	if p.clone != "" {
 		p.takeOver(ctx, mirror)
 	}
@@ -225,7 +225,7 @@ func (p *part) stage(ctx context.Context, mirror *git.Mirror) error {
 // takeOver says that the files of the commit which a clone was of, before
 // deployhook came, are nobody's changes. Without that they have to be equal to
 // those of the commit that is deployed.
-func (p *part) takeOver(ctx context.Context, mirror *git.Mirror) {
+func (p *jobPart) takeOver(ctx context.Context, mirror *git.Mirror) {
 	commit := p.clone
 	_, err := mirror.Fetch(ctx, commit, "")
 	if err == nil {
@@ -239,13 +239,13 @@ func (p *part) takeOver(ctx context.Context, mirror *git.Mirror) {
 }
 
 // discard removes what was written for a change that is not made.
-func (j *job) discard(ctx context.Context, parts []*part) {
+func (j *job) discard(ctx context.Context, parts []*jobPart) {
 	if len(parts) == 0 {
 		return
 	}
 	safe, cancel := settling(ctx)
 	defer cancel()
-	_ = eachOf(parts, func(p *part) error {
+	_ = eachOf(parts, func(p *jobPart) error {
 		if p.conn == nil {
 			return nil
 		}
@@ -257,7 +257,7 @@ func (j *job) discard(ctx context.Context, parts []*part) {
 }
 
 // switchInPlace changes the files; ok is false when that ended the job.
-func (p *part) switchInPlace(ctx context.Context) (out outcome, ok bool) {
+func (p *jobPart) switchInPlace(ctx context.Context) (out outcome, ok bool) {
 	safe, cancel := settling(ctx)
 	defer cancel()
 	err := p.conn.SwitchInPlace(safe, p.run.Pops)
@@ -265,7 +265,7 @@ func (p *part) switchInPlace(ctx context.Context) (out outcome, ok bool) {
 	case err == nil:
 		return outcome{}, true
 	case errors.Is(err, host.ErrNotBegun):
-		p.discard(ctx, []*part{p})
+		p.discard(ctx, []*jobPart{p})
 		return failed(err), false
 	case errors.Is(err, host.ErrGone):
 		return p.reopen(ctx, p.named(err)), false
@@ -277,7 +277,7 @@ func (p *part) switchInPlace(ctx context.Context) (out outcome, ok bool) {
 }
 
 // proveInPlace restarts the application; then the commit is live there.
-func (p *part) proveInPlace(ctx context.Context) outcome {
+func (p *jobPart) proveInPlace(ctx context.Context) outcome {
 	err := p.restart(ctx)
 	if errors.Is(err, host.ErrGone) {
 		p.restartsLost++
@@ -302,7 +302,7 @@ func (j *job) afterInPlace(ctx context.Context) {
 	if j.run.Target != "" {
 		j.holdBack(ctx)
 	}
-	_ = j.each(func(p *part) error {
+	_ = j.each(func(p *jobPart) error {
 		p.noteLive(ctx)
 		if err := p.conn.PruneInPlace(ctx, p.spec.Release.Keep, p.spec.Release.KeepFailed); err != nil && !errors.Is(err, host.ErrGone) {
 			p.warn("prune", fmt.Errorf("taking old deploys out of the list: %w", err))
@@ -313,7 +313,7 @@ func (j *job) afterInPlace(ctx context.Context) {
 
 // standing ends a job whose files have changed and whose steps did not come to
 // their end: it says what stands there, and how to go back.
-func (p *part) standing(ctx context.Context, out outcome) outcome {
+func (p *jobPart) standing(ctx context.Context, out outcome) outcome {
 	if out.state == deploy.Queued || out.blocked != nil {
 		return out // a stop of the daemon: the next attempt begins with the files as they are
 	}
@@ -366,7 +366,7 @@ const attemptsMost = 5
 
 // endInPlace records that the deploy has failed, with a new agent where the
 // job's own has ended, and tells what is there then.
-func (p *part) endInPlace(ctx context.Context) (*deploy.Found, error) {
+func (p *jobPart) endInPlace(ctx context.Context) (*deploy.Found, error) {
 	err := p.conn.FailedInPlace(ctx)
 	if errors.Is(err, host.ErrGone) {
 		p.hangUp()
@@ -406,7 +406,7 @@ func inPlaceTarget(f *deploy.Found) string {
 }
 
 // sayFiles shows on the run what changed, as a step of its own.
-func (p *part) sayFiles(began time.Time) {
+func (p *jobPart) sayFiles(began time.Time) {
 	s := p.staged
 	text := fmt.Sprintf("%d written, %d removed, %d as they were", s.Write, s.Remove, s.Keep)
 	if len(s.Restored) > 0 {
@@ -434,7 +434,7 @@ const filesName = "files"
 // What was cut short while they changed, or during the steps, begins anew: the
 // journal knows the files of both commits for ours. Hosts that are done stay so.
 func (j *job) settleInPlace(ctx context.Context) (outcome, bool) {
-	var blocked []*part
+	var blocked []*jobPart
 	var sentences []error
 	for _, p := range j.active() {
 		var sentence string
@@ -463,7 +463,7 @@ func (j *job) settleInPlace(ctx context.Context) (outcome, bool) {
 
 // settleInPlace settles one host; done is true when that ended the job, and
 // there is true when nothing is left to do on it.
-func (p *part) settleInPlace(ctx context.Context) (out outcome, done bool) {
+func (p *jobPart) settleInPlace(ctx context.Context) (out outcome, done bool) {
 	safe, cancel := settling(ctx)
 	defer cancel()
 	switch p.what {
@@ -483,7 +483,7 @@ func (p *part) settleInPlace(ctx context.Context) (out outcome, done bool) {
 		}
 	case deploy.RecoverProve:
 		if p.spec.OnCrash == deploy.CrashStop {
-			return p.blockedAt([]*part{p}, "the deploy of "+p.found.Intent.To+" was cut short during its restart, and on_crash is stop"), true
+			return p.blockedAt([]*jobPart{p}, "the deploy of "+p.found.Intent.To+" was cut short during its restart, and on_crash is stop"), true
 		}
 		path := p.spec.Release.Path
 		p.release, p.previous = releaseOf(p.found.Intent.To), releaseOf(p.found.Intent.From)

@@ -37,7 +37,7 @@ type job struct {
 	payload []byte
 	begun   bool   // steps of it may have run; a deploy job has then passed what could keep it from beginning
 	release string // the id of the release to switch to, the same on all hosts
-	parts   []*part
+	parts   []*jobPart
 
 	// Of a switch that was cut short.
 	reopened    int           // times that its paths were opened again
@@ -48,7 +48,7 @@ type job struct {
 
 	mu       sync.Mutex
 	secrets  []string                          // values to mask, all that could be read
-	cleaning map[*part]context.CancelCauseFunc // end the steps that run although the job was canceled
+	cleaning map[*jobPart]context.CancelCauseFunc // end the steps that run although the job was canceled
 	paths    []string                          // locks of the paths that it deploys to, and of its group
 	switched *move                             // the switch has begun: a cancel acts only by undoing; nil = not yet
 }
@@ -217,7 +217,7 @@ func (j *job) do(ctx context.Context) outcome {
 	err := j.find(ctx)
 	if err == nil {
 		opened := make(chan error, 1)
-		go func() { opened <- j.each(func(p *part) error { return p.open(ctx) }) }()
+		go func() { opened <- j.each(func(p *jobPart) error { return p.open(ctx) }) }()
 		err = j.read(ctx)
 		if oerr := <-opened; err == nil {
 			err = oerr
@@ -259,7 +259,7 @@ func (j *job) mustWait() (outcome, bool) {
 
 // open opens the agent of a part, and its workspace when it is not a deploy
 // job's.
-func (p *part) open(ctx context.Context) error {
+func (p *jobPart) open(ctx context.Context) error {
 	err := p.connect(ctx)
 	switch {
 	case errors.Is(err, host.ErrProtocol):
@@ -275,7 +275,7 @@ func (p *part) open(ctx context.Context) error {
 
 // workspaceName is that of no other attempt, and of no other host: two may be
 // one machine by two names.
-func (p *part) workspaceName() string {
+func (p *jobPart) workspaceName() string {
 	name := fmt.Sprintf("%d-%s-%d", p.key.run, p.key.job, p.attempt)
 	if p.far() {
 		name += "-" + p.host
@@ -325,7 +325,7 @@ func (j *job) test(ctx context.Context) outcome {
 		}
 	}
 	j.begun = true
-	return j.every(func(p *part) outcome {
+	return j.every(func(p *jobPart) outcome {
 		if mirror != nil {
 			if err := p.conn.Put(ctx, j.walk(ctx, mirror)); err != nil {
 				return j.ends(ctx, err)

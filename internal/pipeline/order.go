@@ -226,7 +226,7 @@ func (j *job) late(ctx context.Context, mirror *git.Mirror, line *deploy.Release
 // as it is about all of them.
 func (j *job) note(text string) { j.parts[0].note(text) }
 
-func (p *part) note(text string) {
+func (p *jobPart) note(text string) {
 	if !slices.Contains(p.notes, text) {
 		p.notes = append(p.notes, text)
 	}

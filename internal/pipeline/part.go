@@ -13,8 +13,8 @@ import (
 	"deployhook/internal/host"
 )
 
-// part is a job on one of its hosts.
-type part struct {
+// jobPart is a job on one of its hosts.
+type jobPart struct {
 	*job
 	host string
 	log  *slog.Logger
@@ -52,9 +52,9 @@ func (j *job) split() {
 	if j.parts != nil {
 		return
 	}
-	var parts []*part
+	var parts []*jobPart
 	for _, name := range j.spec.Hosts {
-		p := &part{job: j, host: name, log: j.log}
+		p := &jobPart{job: j, host: name, log: j.log}
 		if j.far() {
 			p.log = j.log.With("host", name)
 		}
@@ -67,21 +67,21 @@ func (j *job) split() {
 
 // all are the parts of the job, for who is not the job itself: none before its
 // config is known.
-func (j *job) all() []*part {
+func (j *job) all() []*jobPart {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.parts
 }
 
 // setAway notes why the path of a part cannot be opened now; nil = it can.
-func (p *part) setAway(err error) {
+func (p *jobPart) setAway(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.away = err
 }
 
 // whyAway is what setAway noted.
-func (p *part) whyAway() error {
+func (p *jobPart) whyAway() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.away
@@ -91,8 +91,8 @@ func (p *part) whyAway() error {
 func (j *job) far() bool { return len(j.spec.Hosts) > 1 || j.spec.Hosts[0] != deploy.Local }
 
 // active are the parts of the job but those that were abandoned or are blocked.
-func (j *job) active() []*part {
-	var list []*part
+func (j *job) active() []*jobPart {
+	var list []*jobPart
 	for _, p := range j.parts {
 		if p.abandoned == nil && !p.blocked {
 			list = append(list, p)
@@ -102,9 +102,9 @@ func (j *job) active() []*part {
 }
 
 // each does something on all hosts side by side, and waits for all of them.
-func (j *job) each(fn func(*part) error) error { return eachOf(j.active(), fn) }
+func (j *job) each(fn func(*jobPart) error) error { return eachOf(j.active(), fn) }
 
-func eachOf(parts []*part, fn func(*part) error) error {
+func eachOf(parts []*jobPart, fn func(*jobPart) error) error {
 	if len(parts) == 1 {
 		return parts[0].named(fn(parts[0]))
 	}
@@ -118,17 +118,17 @@ func eachOf(parts []*part, fn func(*part) error) error {
 }
 
 // every is each for what ends with an outcome: that of the job is the worst.
-func (j *job) every(fn func(*part) outcome) outcome {
+func (j *job) every(fn func(*jobPart) outcome) outcome {
 	parts := j.active()
 	outs := make([]outcome, len(parts))
-	_ = eachOf(parts, func(p *part) error {
+	_ = eachOf(parts, func(p *jobPart) error {
 		outs[p.place(parts)] = fn(p)
 		return nil
 	})
 	return worst(parts, outs)
 }
 
-func (p *part) place(parts []*part) int {
+func (p *jobPart) place(parts []*jobPart) int {
 	for i, o := range parts {
 		if o == p {
 			return i
@@ -141,7 +141,7 @@ func (p *part) place(parts []*part) int {
 var gravest = []deploy.State{deploy.Running, deploy.Lost, deploy.Failed, deploy.Canceled, deploy.Queued, deploy.Waiting, deploy.Succeeded}
 
 // worst puts the outcomes of parts together.
-func worst(parts []*part, outs []outcome) outcome {
+func worst(parts []*jobPart, outs []outcome) outcome {
 	var all outcome
 	for _, state := range gravest {
 		var texts []error
@@ -168,7 +168,7 @@ func worst(parts []*part, outs []outcome) outcome {
 
 // named puts the name of its host before an error, where that tells something
 // and stands there not yet.
-func (p *part) named(err error) error {
+func (p *jobPart) named(err error) error {
 	if err == nil || !p.far() || startsWithHost(err.Error(), p.host) {
 		return err
 	}
@@ -220,7 +220,7 @@ func both(errs ...error) error {
 }
 
 // names lists the hosts of parts for a sentence.
-func names(parts []*part) string {
+func names(parts []*jobPart) string {
 	var list []string
 	for _, p := range parts {
 		list = append(list, p.host)
@@ -229,7 +229,7 @@ func names(parts []*part) string {
 }
 
 // connect opens the agent of a part.
-func (p *part) connect(ctx context.Context) error {
+func (p *jobPart) connect(ctx context.Context) error {
 	conn, err := p.engine.openOn(ctx, p.host, p.spec.Agent(), p.run)
 	if err == nil {
 		p.conn = conn
@@ -238,7 +238,7 @@ func (p *part) connect(ctx context.Context) error {
 }
 
 // hangUp ends the agent of a part; one that has none is left alone.
-func (p *part) hangUp() {
+func (p *jobPart) hangUp() {
 	conn := p.conn
 	if p.conn = nil; conn == nil {
 		return

@@ -80,7 +80,7 @@ func (j *job) resume(ctx context.Context) outcome {
 }
 
 // remember takes up what was written down of a part of a job that was cut short.
-func (p *part) remember(ctx context.Context, rj *deploy.RunJob) {
+func (p *jobPart) remember(ctx context.Context, rj *deploy.RunJob) {
 	for _, h := range rj.HostRuns {
 		if h.Name != p.host {
 			continue
@@ -97,7 +97,7 @@ func (p *part) remember(ctx context.Context, rj *deploy.RunJob) {
 
 // lose ends the steps that were running when the daemon before this one ended:
 // how they ended, nobody knows.
-func (p *part) lose(ctx context.Context, h deploy.RunHost) {
+func (p *jobPart) lose(ctx context.Context, h deploy.RunHost) {
 	for _, st := range h.Steps {
 		if st.State != deploy.Running {
 			continue
@@ -240,7 +240,7 @@ func (j *job) lacking(out outcome) outcome {
 func (j *job) openAgain(ctx context.Context) error {
 	ctx, cancel := settling(ctx)
 	defer cancel()
-	err := j.each(func(p *part) error {
+	err := j.each(func(p *jobPart) error {
 		err := p.openOnce(ctx)
 		p.setAway(err)
 		return err
@@ -252,7 +252,7 @@ func (j *job) openAgain(ctx context.Context) error {
 }
 
 // openOnce opens the path of a part with a new agent.
-func (p *part) openOnce(ctx context.Context) error {
+func (p *jobPart) openOnce(ctx context.Context) error {
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
@@ -270,7 +270,7 @@ func (j *job) afterSweep(ctx context.Context, cause error) outcome {
 	}
 	safe, cancel := settling(ctx)
 	defer cancel()
-	_ = j.each(func(p *part) error {
+	_ = j.each(func(p *jobPart) error {
 		if err := p.conn.Sweep(safe); err != nil {
 			p.log.Warn("removing what the attempt left", "err", err)
 		}
@@ -299,7 +299,7 @@ func (j *job) settle(ctx context.Context, cause error) (out outcome, done bool) 
 	if j.spec.Release.InPlace {
 		return j.settleInPlace(ctx)
 	}
-	var blocked []*part
+	var blocked []*jobPart
 	var sentences []error
 	for _, p := range j.active() {
 		var sentence string
@@ -338,7 +338,7 @@ func (j *job) settle(ctx context.Context, cause error) (out outcome, done bool) 
 }
 
 // take makes what the journal says of the job's own switch the part's.
-func (p *part) take() {
+func (p *jobPart) take() {
 	p.previous = current(p.found)
 	switch p.what {
 	case deploy.RecoverSuccess:
@@ -371,7 +371,7 @@ func (j *job) recovery() deploy.Recovery {
 
 // whole says whether the release that the job switches to stands on a host, and
 // may be current there.
-func (p *part) whole() bool {
+func (p *jobPart) whole() bool {
 	for _, r := range deploy.Releases(p.found) {
 		if r.ID == p.job.release {
 			return r.State == deploy.ReleasePrepared || r.State == deploy.ReleaseLive
@@ -383,7 +383,7 @@ func (p *part) whole() bool {
 // decide does what the job is to do on all of its hosts.
 func (j *job) decide(ctx context.Context, cause error, what deploy.Recovery) (out outcome, done bool) {
 	if (what == deploy.RecoverProve || what == deploy.RecoverUndo) && j.spec.OnCrash == deploy.CrashStop {
-		var cut []*part
+		var cut []*jobPart
 		for _, p := range j.active() {
 			if p.found.Intent != nil {
 				cut = append(cut, p)
@@ -422,7 +422,7 @@ func (j *job) decide(ctx context.Context, cause error, what deploy.Recovery) (ou
 func (j *job) dropIntents(ctx context.Context) error {
 	safe, cancel := settling(ctx)
 	defer cancel()
-	return j.each(func(p *part) error {
+	return j.each(func(p *jobPart) error {
 		if p.what != deploy.RecoverDrop {
 			return nil
 		}
@@ -449,7 +449,7 @@ func (j *job) mustUndo(cause error) error {
 func (j *job) settleLive(ctx context.Context) outcome {
 	safe, cancel := settling(ctx)
 	defer cancel()
-	var without []*part
+	var without []*jobPart
 	for _, p := range j.active() {
 		switch {
 		case p.there, p.what == deploy.RecoverProve, current(p.found) == j.release:
@@ -479,7 +479,7 @@ func (j *job) undoing() error {
 
 // blockedAt ends the job as lost, and keeps its path on hosts until a person
 // has looked there.
-func (j *job) blockedAt(parts []*part, why string) outcome {
+func (j *job) blockedAt(parts []*jobPart, why string) outcome {
 	root := j.spec.Release.Path
 	out := outcome{state: deploy.Lost, blocked: map[string]string{}}
 	var commands []string

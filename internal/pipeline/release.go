@@ -35,7 +35,7 @@ func (j *job) deploy(ctx context.Context) outcome {
 	if out, done := j.settle(ctx, nil); done {
 		return out
 	}
-	_ = j.each(func(p *part) error { p.sweep(ctx); return nil })
+	_ = j.each(func(p *jobPart) error { p.sweep(ctx); return nil })
 	if why, err := j.unwanted(ctx, mirror); err != nil || why != "" {
 		return j.unless(ctx, why, err)
 	}
@@ -45,7 +45,7 @@ func (j *job) deploy(ctx context.Context) outcome {
 	if err := j.prepare(ctx, mirror); err != nil {
 		return j.ends(ctx, err)
 	}
-	out := j.every(func(p *part) outcome {
+	out := j.every(func(p *jobPart) outcome {
 		dir := path.Join(j.spec.Release.Path, "releases", j.release)
 		p.previous = releaseOf(p.found.Current)
 		p.release, p.releasePath, p.workspace = j.release, dir, dir
@@ -71,7 +71,7 @@ func (j *job) deploy(ctx context.Context) outcome {
 
 // sweep removes the trees that were never whole and whose jobs are over: with
 // the path's lock, nobody else can be making one.
-func (p *part) sweep(ctx context.Context) {
+func (p *jobPart) sweep(ctx context.Context) {
 	for _, r := range deploy.Releases(p.found) {
 		if r.State == deploy.ReleasePreparing {
 			if err := p.conn.Sweep(ctx); err != nil {
@@ -94,10 +94,10 @@ func (j *job) unless(ctx context.Context, why string, err error) outcome {
 // bad marks a release that will never be live, and removes those that are too
 // many, on all hosts. Neither changes how the job ended.
 func (j *job) bad(ctx context.Context) {
-	_ = j.each(func(p *part) error { p.bad(ctx); return nil }) // in the log
+	_ = j.each(func(p *jobPart) error { p.bad(ctx); return nil }) // in the log
 }
 
-func (p *part) bad(ctx context.Context) {
+func (p *jobPart) bad(ctx context.Context) {
 	ctx, cancel := settling(ctx)
 	defer cancel()
 	if err := p.conn.Bad(ctx); err != nil && !errors.Is(err, host.ErrGone) {
@@ -107,7 +107,7 @@ func (p *part) bad(ctx context.Context) {
 }
 
 // prune removes old releases. What goes wrong is a warning, which it returns.
-func (p *part) prune(ctx context.Context) error {
+func (p *jobPart) prune(ctx context.Context) error {
 	removed, err := p.conn.Prune(ctx, p.spec.Release.Keep, p.spec.Release.KeepFailed)
 	if err != nil && !errors.Is(err, host.ErrGone) {
 		err = fmt.Errorf("removing old releases: %w", err)
@@ -121,7 +121,7 @@ func (p *part) prune(ctx context.Context) error {
 
 // warn shows on the run what went wrong and changes nothing: as a step of its
 // own that failed.
-func (p *part) warn(name string, err error) {
+func (p *jobPart) warn(name string, err error) {
 	now := time.Now()
 	at := p.at(p.next)
 	p.next++
@@ -139,10 +139,10 @@ func (p *part) warn(name string, err error) {
 
 // openPaths locks the path of the job on all hosts, and sees what is there.
 func (j *job) openPaths(ctx context.Context) error {
-	return j.each(func(p *part) error { return p.openPath(ctx) })
+	return j.each(func(p *jobPart) error { return p.openPath(ctx) })
 }
 
-func (p *part) openPath(ctx context.Context) (err error) {
+func (p *jobPart) openPath(ctx context.Context) (err error) {
 	o := host.OpenRelease{
 		Path: p.spec.Release.Path, Daemon: p.engine.Store.Daemon(), Run: p.run.ID, Job: p.key.job, Attempt: p.attempt,
 	}
@@ -166,7 +166,7 @@ func (j *job) prepare(ctx context.Context, mirror *git.Mirror) error {
 	now := time.Now()
 	for n := 1; ; n++ {
 		want.Release = deploy.ReleaseID(now, j.run.Commit, n)
-		err := j.each(func(p *part) error { return p.conn.Prepare(ctx, want) })
+		err := j.each(func(p *jobPart) error { return p.conn.Prepare(ctx, want) })
 		if err == nil {
 			break
 		}
@@ -175,12 +175,12 @@ func (j *job) prepare(ctx context.Context, mirror *git.Mirror) error {
 			return err
 		}
 		// Those that have it now give it back: the name is one for all.
-		if err := j.each(func(p *part) error { return p.conn.Bad(ctx) }); err != nil {
+		if err := j.each(func(p *jobPart) error { return p.conn.Bad(ctx) }); err != nil {
 			return err
 		}
 	}
 	j.release = want.Release
-	err = j.each(func(p *part) error {
+	err = j.each(func(p *jobPart) error {
 		if err := p.fill(ctx, mirror); err != nil {
 			return err
 		}
@@ -194,7 +194,7 @@ func (j *job) prepare(ctx context.Context, mirror *git.Mirror) error {
 
 // fill puts the commit's files into the release: from the one before what has
 // not changed, the others from the mirror.
-func (p *part) fill(ctx context.Context, mirror *git.Mirror) error {
+func (p *jobPart) fill(ctx context.Context, mirror *git.Mirror) error {
 	lacking, err := p.conn.Reuse(ctx, func(fn func(deploy.TreeFile) error) error { return mirror.List(ctx, p.run.Commit, fn) })
 	if err != nil {
 		return err
@@ -260,7 +260,7 @@ func (j *job) carryOut(ctx context.Context) outcome {
 }
 
 // activate points current to the job's release on one host.
-func (p *part) activate(ctx context.Context) error {
+func (p *jobPart) activate(ctx context.Context) error {
 	safe, cancel := settling(ctx)
 	defer cancel()
 	p.release = p.job.release
@@ -296,7 +296,7 @@ func (j *job) after(ctx context.Context) {
 	if j.run.Target != "" {
 		j.holdBack(ctx)
 	}
-	_ = j.each(func(p *part) error {
+	_ = j.each(func(p *jobPart) error {
 		p.noteLive(ctx)
 		if err := p.prune(ctx); err != nil {
 			p.warn("prune", err)
@@ -306,7 +306,7 @@ func (j *job) after(ctx context.Context) {
 }
 
 // noteLive keeps in the database what the path has now.
-func (p *part) noteLive(ctx context.Context) {
+func (p *jobPart) noteLive(ctx context.Context) {
 	err := p.engine.Store.SetLive(ctx, deploy.Live{
 		Host: p.host, Path: p.spec.Release.Path, Release: p.job.release, Repository: p.run.Repository,
 		Commit: p.run.Commit, Run: p.run.ID, Seen: time.Now(),
@@ -320,7 +320,7 @@ func (p *part) noteLive(ctx context.Context) {
 const restartName = "restart"
 
 // restart runs the job's restart command; nil when there is none.
-func (p *part) restart(ctx context.Context) error {
+func (p *jobPart) restart(ctx context.Context) error {
 	if p.spec.Restart == "" {
 		return nil
 	}
@@ -334,7 +334,7 @@ func (p *part) restart(ctx context.Context) error {
 
 // anySwitched says whether current points to the new release on a host.
 func (j *job) anySwitched() bool {
-	return slices.ContainsFunc(j.active(), func(p *part) bool { return p.switched })
+	return slices.ContainsFunc(j.active(), func(p *jobPart) bool { return p.switched })
 }
 
 // undo points current back on all hosts that were switched, the last one
@@ -357,7 +357,7 @@ func (j *job) undo(ctx context.Context, cause error) outcome {
 	}
 	safe, cancel := settling(ctx)
 	defer cancel()
-	_ = j.each(func(p *part) error { // in the log
+	_ = j.each(func(p *jobPart) error { // in the log
 		if p.back != "" {
 			_ = p.prune(safe)
 		}
@@ -378,7 +378,7 @@ func (j *job) undo(ctx context.Context, cause error) outcome {
 }
 
 // undo points current back on one host, and restarts what was there before.
-func (p *part) undo(ctx context.Context, cause error) error {
+func (p *jobPart) undo(ctx context.Context, cause error) error {
 	safe, cancel := settling(ctx)
 	defer cancel()
 	from, err := p.conn.Undo(safe)
@@ -404,9 +404,9 @@ func (p *part) undo(ctx context.Context, cause error) error {
 }
 
 // backText says what is current again, and where: behind a sentence.
-func backText(parts []*part) string {
+func backText(parts []*jobPart) string {
 	var texts []string
-	hosts := map[string][]*part{}
+	hosts := map[string][]*jobPart{}
 	for _, p := range parts {
 		if p.back == "" {
 			continue
@@ -429,7 +429,7 @@ func backText(parts []*part) string {
 
 // restartOld restarts what is current again; once more only when what ran the
 // restart was not ended by it.
-func (p *part) restartOld(ctx context.Context) error {
+func (p *jobPart) restartOld(ctx context.Context) error {
 	if p.oldLost != nil {
 		return p.oldLost
 	}

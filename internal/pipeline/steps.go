@@ -21,7 +21,7 @@ const messageMax = 16 << 10
 // steps runs the job's steps, one after the other, in dir.
 // After a cancel those go on that are there to clean up: whose if has always()
 // or canceled().
-func (p *part) steps(ctx context.Context, dir string) outcome {
+func (p *jobPart) steps(ctx context.Context, dir string) outcome {
 	out := outcome{state: deploy.Succeeded}
 	for i := range p.spec.Steps {
 		step := &p.spec.Steps[i]
@@ -66,11 +66,11 @@ func (p *part) steps(ctx context.Context, dir string) outcome {
 
 // cleanUp is a context for the steps that run although their job was canceled:
 // a second cancel ends them, and a stop of the daemon whose grace is over.
-func (p *part) cleanUp(ctx context.Context) (context.Context, func()) {
+func (p *jobPart) cleanUp(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	p.mu.Lock()
 	if p.cleaning == nil {
-		p.cleaning = map[*part]context.CancelCauseFunc{}
+		p.cleaning = map[*jobPart]context.CancelCauseFunc{}
 	}
 	p.cleaning[p] = cancel
 	p.mu.Unlock()
@@ -93,7 +93,7 @@ func (p *part) cleanUp(ctx context.Context) (context.Context, func()) {
 
 // wanted says whether a step is to run after what the steps before it came to.
 // The error is that of a diff that its changed() could not get.
-func (p *part) wanted(ctx context.Context, step *deploy.Step, so outcome) (ok bool, why string, err error) {
+func (p *jobPart) wanted(ctx context.Context, step *deploy.Step, so outcome) (ok bool, why string, err error) {
 	before := "a step before it failed"
 	if so.state == deploy.Canceled {
 		before = "the job was canceled"
@@ -115,7 +115,7 @@ func (p *part) wanted(ctx context.Context, step *deploy.Step, so outcome) (ok bo
 	return ok, "if is false" + why, *unread
 }
 
-func (p *part) skip(ctx context.Context, step *deploy.Step, why string) {
+func (p *jobPart) skip(ctx context.Context, step *deploy.Step, why string) {
 	now := time.Now()
 	st := deploy.RunStep{Index: p.next, Name: step.Name, State: deploy.Skipped, Error: why, Started: now, Ended: now}
 	if err := p.engine.Store.SaveStep(context.WithoutCancel(ctx), p.at(p.next), st); err != nil {
@@ -124,7 +124,7 @@ func (p *part) skip(ctx context.Context, step *deploy.Step, why string) {
 	p.next++
 }
 
-func (p *part) at(index int) deploy.StepAt {
+func (p *jobPart) at(index int) deploy.StepAt {
 	return deploy.StepAt{Run: p.run.ID, Job: p.key.job, Attempt: p.attempt, Host: p.host, Index: index}
 }
 
@@ -136,7 +136,7 @@ func (j *job) scope() *deploy.Scope {
 
 // step runs one step with its retries and records it. The error is one
 // sentence about how it ended.
-func (p *part) step(ctx context.Context, step *deploy.Step, dir string) error {
+func (p *jobPart) step(ctx context.Context, step *deploy.Step, dir string) error {
 	defer p.rest()
 	index := p.next
 	p.next++
@@ -209,7 +209,7 @@ func (j *job) sayNotes(ctx context.Context) {
 	}
 }
 
-func (p *part) sayNotes(ctx context.Context) {
+func (p *jobPart) sayNotes(ctx context.Context) {
 	if len(p.notes) == 0 {
 		return
 	}
@@ -236,7 +236,7 @@ func retryDelay(r deploy.Retry, tries int) time.Duration {
 }
 
 // try runs a step once.
-func (p *part) try(ctx context.Context, step *deploy.Step, dir string, log *stepLog) (host.StepResult, error) {
+func (p *jobPart) try(ctx context.Context, step *deploy.Step, dir string, log *stepLog) (host.StepResult, error) {
 	env, err := p.environment(ctx, step, log)
 	if err != nil {
 		return host.StepResult{}, err
@@ -292,7 +292,7 @@ func first(values ...string) string {
 // environment is what a step gets besides what the agent has: KEY=VALUE.
 // deployhook's own names come last, so that nothing written can stand for them.
 // Secrets are read now, and masked in the log as they are now.
-func (p *part) environment(ctx context.Context, step *deploy.Step, log *stepLog) ([]string, error) {
+func (p *jobPart) environment(ctx context.Context, step *deploy.Step, log *stepLog) ([]string, error) {
 	s := p.scope()
 	var env []string
 	for _, list := range [][]deploy.Variable{p.pipe.Env, p.spec.Env, step.Env} {
@@ -321,7 +321,7 @@ func (p *part) environment(ctx context.Context, step *deploy.Step, log *stepLog)
 }
 
 // facts are the variables DEPLOYHOOK_…
-func (p *part) facts(step string) []string {
+func (p *jobPart) facts(step string) []string {
 	r, ev := p.run, p.event
 	env := []string{"CI=true", "DEPLOYHOOK=true"}
 	add := func(name, value string) {

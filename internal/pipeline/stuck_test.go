@@ -18,10 +18,10 @@ func workerHangs(t *testing.T) {
 	hangs, end := make(chan struct{}), make(chan struct{})
 	const step = 3 * time.Hour
 	e.start(t.Context(), e.newJob(7, "test", 1), func(j *job, _ context.Context) outcome {
-		p := &part{job: j, host: "web1"}
-		other := &part{job: j, host: "web2"}
+		p := &jobPart{job: j, host: "web1"}
+		other := &jobPart{job: j, host: "web2"}
 		j.mu.Lock()
-		j.parts = []*part{p, other}
+		j.parts = []*jobPart{p, other}
 		j.mu.Unlock()
 		p.beat(step) // as before a step with that timeout
 		other.beat(0)
