@@ -32,6 +32,9 @@ type session struct {
 	errs    chan struct{} // closed when stderr has ended
 	started bool          // its shell has said that it starts the agent
 
+	writing sync.Mutex // the library does not guard a channel's end against what is written before it
+	ended   bool       // nothing is written any more
+
 	mu     sync.Mutex
 	seen   bool   // its exit
 	code   uint32 // its exit status
@@ -280,12 +283,26 @@ func (l *lastLine) text() string {
 
 func (s *session) Read(b []byte) (int, error) { return s.ch.Read(b) }
 
-func (s *session) Write(b []byte) (int, error) { return s.ch.Write(b) }
+func (s *session) Write(b []byte) (int, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.ended {
+		return 0, net.ErrClosed
+	}
+	return s.ch.Write(b)
+}
 
 // Close tells the agent to end. A host that takes nothing any more is not
 // waited for.
 func (s *session) Close() error {
-	go func() { _ = s.ch.CloseWrite() }()
+	go func() {
+		s.writing.Lock()
+		defer s.writing.Unlock()
+		if !s.ended {
+			s.ended = true
+			_ = s.ch.CloseWrite()
+		}
+	}()
 	return nil
 }
 

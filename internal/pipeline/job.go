@@ -47,10 +47,10 @@ type job struct {
 	gaveUp      chan struct{} // somebody abandons a host that cannot be reached
 
 	mu       sync.Mutex
-	secrets  []string                          // values to mask, all that could be read
+	secrets  []string                             // values to mask, all that could be read
 	cleaning map[*jobPart]context.CancelCauseFunc // end the steps that run although the job was canceled
-	paths    []string                          // locks of the paths that it deploys to, and of its group
-	switched *move                             // the switch has begun: a cancel acts only by undoing; nil = not yet
+	paths    []string                             // locks of the paths that it deploys to, and of its group
+	switched *move                                // the switch has begun: a cancel acts only by undoing; nil = not yet
 }
 
 // move is a switch from one release to another; from is empty for the first.
