@@ -136,7 +136,7 @@ func TestProgramOfAnotherArchitectureComesFromBesideOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	s := hosttest.Start(t, hosttest.Options{Env: []string{"PATH=" + fakes(t, map[string]string{"uname": `[ "$1" = -s ] && echo Linux || echo ` + machine}) + ":/usr/bin:/bin"}})
+	s := hosttest.Start(t, hosttest.Options{Env: []string{"PATH=" + fakes(t, map[string]string{"uname": "echo Linux " + machine}) + ":/usr/bin:/bin"}})
 	h := host.New(host.Options{State: t.TempDir(), Log: quiet(), Secret: readSecret, Program: filepath.Join(dir, "deployhook")})
 	t.Cleanup(h.Close)
 	openFar(t, h, s.Host())
@@ -165,7 +165,7 @@ func TestLoginThatPrintsMuchIsSkipped(t *testing.T) {
 }
 
 // staticProgram is deployhook as it is shipped: it needs nothing of a host.
-func staticProgram(t *testing.T) string {
+func staticProgram(t testing.TB) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "deployhook")
 	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", name, "deployhook/cmd/deployhook")

@@ -164,16 +164,18 @@ func loginScript(mark string, list []program) string {
 	var cases strings.Builder
 	for _, p := range list {
 		for _, m := range machines[p.arch] {
-			fmt.Fprintf(&cases, "Linux/%s) a=%s h=%s;; ", m, p.arch, p.sum)
+			fmt.Fprintf(&cases, `"Linux %s") a=%s h=%s;; `, m, p.arch, p.sum)
 		}
 	}
+	// openssl is asked first: it hashes five times as fast as sha256sum does.
 	return "exec sh -c '" +
 		`LC_ALL=C; export LC_ALL; say() { echo; echo "` + mark + `$*"; }; stop() { say "$@"; exit 1; }; ` +
-		`m="$(uname -s)/$(uname -m)"; case "$m" in ` + cases.String() + `*) stop arch "$m";; esac; ` +
+		`m="$(uname -sm)"; case "$m" in ` + cases.String() + `*) stop arch "$m";; esac; ` +
 		`[ -d "$HOME" ] || stop home "$HOME"; ` +
 		`for t in sha256sum gzip head; do command -v "$t" > /dev/null || stop tool "$t"; done; ` +
 		`umask 077; d="${XDG_CACHE_HOME:-$HOME/.cache}/deployhook"; p="$d/agent-$h"; ` +
-		`whole() { s="$(sha256sum < "$1")" 2> /dev/null; [ "${s%% *}" = "$h" ]; }; ` +
+		`sum() { openssl dgst -sha256 -r < "$1" 2> /dev/null || sha256sum < "$1"; }; ` +
+		`whole() { [ -r "$1" ] && s="$(sum "$1")" && [ "${s%% *}" = "$h" ]; }; ` +
 		`whole "$p" || { mkdir -p "$d" || stop dir "$d"; t="$d/.new-$h-$$"; : > "$t" || stop write "$t"; say send "$a"; read -r n; ` +
 		`head -c "$n" | gzip -dc > "$t" || { rm -f "$t"; stop write "$t"; }; ` +
 		`whole "$t" || { rm -f "$t"; stop sum "$t"; }; ` +

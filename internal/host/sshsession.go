@@ -207,7 +207,7 @@ func (s *session) problem(words []string) error {
 	}
 	switch words[0] {
 	case farArch:
-		system, machine, _ := strings.Cut(what, "/")
+		system, machine, _ := strings.Cut(what, " ")
 		arch := archOf(machine)
 		switch {
 		case system != "Linux":
