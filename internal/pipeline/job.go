@@ -253,7 +253,7 @@ func (j *job) isClaimed() bool {
 func (j *job) work(ctx context.Context, conn *host.Conn, err error) outcome {
 	j.log.Info("job started")
 	if err == nil {
-		defer j.sayNotes(context.WithoutCancel(ctx))
+		defer j.sayNotes(context.WithoutCancel(ctx), "order")
 	}
 	switch {
 	case err != nil:
@@ -288,7 +288,7 @@ func (j *job) test(ctx context.Context, conn *host.Conn) outcome {
 		}
 	}
 	j.begun = true
-	return j.steps(ctx, conn, j.workspace)
+	return j.cached(ctx, conn, func() outcome { return j.steps(ctx, conn, j.workspace) })
 }
 
 // fetch sees to it that the commit is here.

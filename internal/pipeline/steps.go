@@ -197,8 +197,9 @@ func (j *job) step(ctx context.Context, conn *host.Conn, step *deploy.Step, dir 
 	return err
 }
 
-// sayNotes gives the notes that no step came for a place of their own.
-func (j *job) sayNotes(ctx context.Context) {
+// sayNotes gives the notes that no step came for a place of their own, under a
+// name.
+func (j *job) sayNotes(ctx context.Context, name string) {
 	if len(j.notes) == 0 {
 		return
 	}
@@ -207,7 +208,7 @@ func (j *job) sayNotes(ctx context.Context) {
 	for _, n := range j.notes {
 		log.say("deployhook: %s", n)
 	}
-	st := deploy.RunStep{Index: j.next, Name: "order", State: deploy.Succeeded, Tries: 1, Started: now, Ended: now}
+	st := deploy.RunStep{Index: j.next, Name: name, State: deploy.Succeeded, Tries: 1, Started: now, Ended: now}
 	j.next++
 	if err := errors.Join(log.close(), j.engine.Store.SaveStep(ctx, j.at(st.Index), st)); err != nil {
 		j.log.Error("recording a step", "step", st.Name, "err", err)
