@@ -88,6 +88,7 @@ func (a *Agent) routes() http.Handler {
 		return res, nil
 	}))
 	a.inPlaceRoutes(m)
+	a.cacheRoutes(m)
 	return m
 }
 

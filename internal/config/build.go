@@ -184,6 +184,7 @@ func (b *builder) pipeline(name string, n *node, env []deploy.Variable, defaults
 			b.needed(&p, n)
 		}
 	}
+	p.Cache = b.cache(&p, n)
 	b.everyBranch(&p, n)
 	b.cfg.Pipelines = append(b.cfg.Pipelines, p)
 }

@@ -240,6 +240,9 @@ func (d *describer) pipeline(p *deploy.Pipeline) {
 		}
 		d.line("queue", queue, at+".concurrency.queue")
 	}
+	if len(p.Cache) > 0 {
+		d.line("cache", strings.Join(p.Cache, ", "))
+	}
 	for i := range p.Jobs {
 		d.job(at+".jobs."+p.Jobs[i].Name, &p.Jobs[i])
 	}

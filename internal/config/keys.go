@@ -202,7 +202,7 @@ var table = []key{
 	{"pipelines.*.depth", number, "0", nil, false, "Commits of history to fetch; 0 is all."},
 	{"pipelines.*.if", expression, "", nil, false, "A further condition: `message contains \"[deploy]\"`."},
 	{"pipelines.*.env", variables, "", nil, false, "Variables of its steps."},
-	{"pipelines.*.cache", texts, "", nil, true, "Directories kept between test jobs."},
+	{"pipelines.*.cache", texts, "", nil, false, "Directories of the workspace kept between test jobs, at most 20: one set for `branch`, one for all other refs; see [caches](cache.md)."},
 	{"pipelines.*.concurrency", section, "", nil, false, "What happens to runs that meet."},
 	{"pipelines.*.concurrency.queue", line, "latest", []string{"latest", "all"}, false, "`latest`: of several pushes to one ref only the newest is deployed. `all`: each one, in order."},
 	{"pipelines.*.concurrency.group", line, "", nil, true, "A lock for the whole run."},

@@ -107,6 +107,11 @@ func (b *builder) sharedApart(shared *node) {
 			all = append(all, k.items...)
 		}
 	}
+	b.apart(all, "shared")
+}
+
+// apart refuses paths that stand twice, or lie within each other.
+func (b *builder) apart(all []*node, what string) {
 	for i, x := range all {
 		for _, first := range all[:i] {
 			a, c := path.Clean(first.text), path.Clean(x.text)
@@ -114,7 +119,7 @@ func (b *builder) sharedApart(shared *node) {
 				if a == c {
 					b.bad(x, "%s stands here twice", short(a))
 				} else {
-					b.bad(x, "%s and %s are shared: one is within the other", short(a), short(c))
+					b.bad(x, "%s and %s are %s: one is within the other", short(a), short(c), what)
 				}
 				break
 			}

@@ -92,7 +92,8 @@ type Pipeline struct {
 	If         *Expr      // nil = always
 	Env        []Variable // top level's first, then the pipeline's
 	Queue      QueuePolicy
-	Jobs       []Job // in the order written; Needs already says the chain
+	Cache      []string // directories kept between test jobs, relative to the workspace
+	Jobs       []Job    // in the order written; Needs already says the chain
 }
 
 // Job finds a job by its name; nil when there is none.

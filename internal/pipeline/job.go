@@ -299,7 +299,7 @@ func (j *job) isClaimed() bool {
 func (j *job) work(ctx context.Context, err error) outcome {
 	j.log.Info("job started")
 	if err == nil {
-		defer j.sayNotes(context.WithoutCancel(ctx))
+		defer j.sayNotes(context.WithoutCancel(ctx), "order")
 	}
 	switch {
 	case err != nil:
@@ -325,13 +325,14 @@ func (j *job) test(ctx context.Context) outcome {
 		}
 	}
 	j.begun = true
+	kind := sync.OnceValue(func() deploy.CacheKind { return j.cacheKind(ctx) })
 	return j.every(func(p *jobPart) outcome {
 		if mirror != nil {
 			if err := p.conn.Put(ctx, j.walk(ctx, mirror)); err != nil {
 				return j.ends(ctx, err)
 			}
 		}
-		return p.steps(ctx, p.workspace)
+		return p.cached(ctx, kind, func() outcome { return p.steps(ctx, p.workspace) })
 	})
 }
 

@@ -202,14 +202,15 @@ func (p *jobPart) step(ctx context.Context, step *deploy.Step, dir string) error
 	return err
 }
 
-// sayNotes gives the notes that no step came for a place of their own.
-func (j *job) sayNotes(ctx context.Context) {
+// sayNotes gives the notes that no step came for a place of their own, under a
+// name.
+func (j *job) sayNotes(ctx context.Context, name string) {
 	for _, p := range j.parts {
-		p.sayNotes(ctx)
+		p.sayNotes(ctx, name)
 	}
 }
 
-func (p *jobPart) sayNotes(ctx context.Context) {
+func (p *jobPart) sayNotes(ctx context.Context, name string) {
 	if len(p.notes) == 0 {
 		return
 	}
@@ -218,7 +219,7 @@ func (p *jobPart) sayNotes(ctx context.Context) {
 	for _, n := range p.notes {
 		log.say("deployhook: %s", n)
 	}
-	st := deploy.RunStep{Index: p.next, Name: "order", State: deploy.Succeeded, Tries: 1, Started: now, Ended: now}
+	st := deploy.RunStep{Index: p.next, Name: name, State: deploy.Succeeded, Tries: 1, Started: now, Ended: now}
 	p.next++
 	if err := errors.Join(log.close(), p.engine.Store.SaveStep(ctx, p.at(st.Index), st)); err != nil {
 		p.log.Error("recording a step", "step", st.Name, "err", err)

@@ -324,3 +324,13 @@ func (c *Client) Daemon(ctx context.Context) (deploy.DaemonReport, error) {
 func (c *Client) Agents(ctx context.Context) ([]deploy.AgentReport, error) {
 	return call[[]deploy.AgentReport](ctx, c, http.MethodGet, "/api/agents", nil)
 }
+
+// Caches lists what test jobs of a pipeline, or of all where it is empty, keep.
+func (c *Client) Caches(ctx context.Context, pipeline string) (deploy.CacheReport, error) {
+	return call[deploy.CacheReport](ctx, c, http.MethodGet, "/api/caches?"+url.Values{"pipeline": {pipeline}}.Encode(), nil)
+}
+
+// ClearCaches ends these, and gives those that were ended.
+func (c *Client) ClearCaches(ctx context.Context, pipeline string) (deploy.CacheReport, error) {
+	return call[deploy.CacheReport](ctx, c, http.MethodPost, "/api/caches/clear", ofPipeline{pipeline})
+}
