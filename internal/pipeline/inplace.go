@@ -131,7 +131,11 @@ func (j *job) stage(ctx context.Context, conn *host.Conn, mirror *git.Mirror, fo
 			j.release = deploy.ReleaseID(now, j.run.Commit, n)
 		}
 	}
-	list := func(fn func(deploy.TreeFile) error) error { return mirror.List(ctx, j.run.Commit, fn) }
+	x := j.export(mirror, j.run.Commit)
+	if err := x.Bring(ctx); err != nil {
+		return none, err
+	}
+	list := func(fn func(deploy.TreeFile) error) error { return x.List(ctx, fn) }
 	lacking, err := conn.CompareInPlace(ctx, host.InPlaceBegin{
 		Release: j.release, Repository: j.run.Repository, Commit: j.run.Commit, Overwrite: spec.Overwrite,
 	}, list)
@@ -145,7 +149,7 @@ func (j *job) stage(ctx context.Context, conn *host.Conn, mirror *git.Mirror, fo
 	i := -1
 	want := func(deploy.TreeFile) bool { i++; return lacking(i) }
 	return staged, conn.PutInPlace(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error {
-		return mirror.WalkSome(ctx, j.run.Commit, want, fn)
+		return x.WalkSome(ctx, want, fn)
 	})
 }
 
@@ -153,9 +157,13 @@ func (j *job) stage(ctx context.Context, conn *host.Conn, mirror *git.Mirror, fo
 // deployhook came, are nobody's changes. Without that they have to be equal to
 // those of the commit that is deployed.
 func (j *job) takeOver(ctx context.Context, conn *host.Conn, mirror *git.Mirror, commit string) {
+	x := j.export(mirror, commit)
 	_, err := mirror.Fetch(ctx, commit, "")
 	if err == nil {
-		err = conn.BaseInPlace(ctx, func(fn func(deploy.TreeFile) error) error { return mirror.List(ctx, commit, fn) })
+		err = x.Bring(ctx)
+	}
+	if err == nil {
+		err = conn.BaseInPlace(ctx, func(fn func(deploy.TreeFile) error) error { return x.List(ctx, fn) })
 	}
 	if err != nil {
 		j.note(fmt.Sprintf("there is a clone of %s, whose files cannot be compared with it: %v", short(commit), err))

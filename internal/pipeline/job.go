@@ -281,7 +281,7 @@ func (j *job) test(ctx context.Context, conn *host.Conn) outcome {
 	if j.pipe.Repository != "" {
 		mirror, err := j.fetch(ctx)
 		if err == nil {
-			err = conn.Put(ctx, j.walk(ctx, mirror))
+			err = j.whole(ctx, conn, mirror)
 		}
 		if err != nil {
 			return j.ends(ctx, err)
@@ -303,11 +303,24 @@ func (j *job) fetch(ctx context.Context) (*git.Mirror, error) {
 	return mirror, nil
 }
 
-// walk streams the commit's files to whoever calls it.
-func (j *job) walk(ctx context.Context, mirror *git.Mirror) func(func(deploy.TreeFile, io.Reader) error) error {
-	return func(fn func(deploy.TreeFile, io.Reader) error) error {
-		return mirror.Walk(ctx, j.run.Commit, fn)
+// whole puts the commit into the workspace. What is kept elsewhere comes first:
+// whoever waits for files would take that for a stall.
+func (j *job) whole(ctx context.Context, conn *host.Conn, mirror *git.Mirror) error {
+	x := j.export(mirror, j.run.Commit)
+	if err := x.Bring(ctx); err != nil {
+		return err
 	}
+	return conn.Put(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error { return x.Walk(ctx, fn) })
+}
+
+// export is a commit as the job gets it: a release has what git archive would
+// give, and what is tested or deployed in place is all of it.
+func (j *job) export(mirror *git.Mirror, commit string) *git.Export {
+	v := git.View{}
+	if r := j.spec.Release; r != nil {
+		v = git.View{Subdir: r.Subdir, Rules: !r.InPlace}
+	}
+	return mirror.Export(commit, v)
 }
 
 // stop ends the job for a reason: at once, or, once its switch has begun, by

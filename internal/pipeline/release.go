@@ -143,7 +143,7 @@ func (j *job) prepare(ctx context.Context, conn *host.Conn, mirror *git.Mirror) 
 	spec := j.spec.Release
 	p := host.Prepare{Commit: j.run.Commit, Repository: j.run.Repository, SharedDirs: spec.SharedDirs, SharedFiles: spec.SharedFiles}
 	var err error
-	if p.Files, p.Bytes, err = mirror.Measure(ctx, j.run.Commit); err != nil {
+	if p.Files, p.Bytes, err = j.export(mirror, j.run.Commit).Measure(ctx); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -171,14 +171,15 @@ func (j *job) prepare(ctx context.Context, conn *host.Conn, mirror *git.Mirror) 
 // fill puts the commit's files into the release: from the one before what has
 // not changed, the others from the mirror.
 func (j *job) fill(ctx context.Context, conn *host.Conn, mirror *git.Mirror) error {
-	lacking, err := conn.Reuse(ctx, func(fn func(deploy.TreeFile) error) error { return mirror.List(ctx, j.run.Commit, fn) })
+	x := j.export(mirror, j.run.Commit)
+	lacking, err := conn.Reuse(ctx, func(fn func(deploy.TreeFile) error) error { return x.List(ctx, fn) })
 	if err != nil {
 		return err
 	}
 	i := -1
 	want := func(deploy.TreeFile) bool { i++; return lacking(i) }
 	return conn.Put(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error {
-		return mirror.WalkSome(ctx, j.run.Commit, want, fn)
+		return x.WalkSome(ctx, want, fn)
 	})
 }
 
