@@ -92,6 +92,9 @@ func (m *Mirror) bring(ctx context.Context, hash plumbing.Hash, ref string) (str
 	if commit, err := o.peel(hash); !errors.Is(err, errNotHere) {
 		return commit, err // another fetch brought it
 	}
+	if o.lost != nil {
+		return "", o.lost
+	}
 	if edge, err := o.shallow(); err == nil && len(edge) > shallowMost {
 		return "", errStale
 	}
@@ -210,7 +213,7 @@ func (m *Mirror) askFor(ctx context.Context, remote connector, o *objects, ref s
 			return true, err
 		}
 	}
-	if err := receive(ctx, m.dir, demuxed(req, res)); err != nil {
+	if err := receive(ctx, m.dir, demuxed(req, res), cancel, &o.packs); err != nil {
 		return true, &halfway{err}
 	}
 	return true, m.mend(edge, res.Unshallows)

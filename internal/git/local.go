@@ -46,7 +46,7 @@ func (l local) open() (*objects, error) {
 		case strings.Contains(conf, "refstorage=reftable"):
 			return nil, errors.New("it keeps its refs as reftable, which is not supported")
 		}
-		return &objects{Storage: storage(dir), dir: dir}, nil
+		return foreign(dir), nil
 	}
 	return nil, errors.New("there is no git repository at clone_url")
 }

@@ -41,32 +41,49 @@ func (m *Mirror) Walk(ctx context.Context, commit string, fn func(deploy.TreeFil
 // WalkSome is [Mirror.Walk] for the files that want says yes to. It is asked
 // of every file once, in git's order, before the content and the size are known.
 func (m *Mirror) WalkSome(ctx context.Context, commit string, want func(deploy.TreeFile) bool, fn func(deploy.TreeFile, io.Reader) error) error {
-	return m.walk(ctx, commit, func(w *walker, f deploy.TreeFile, hash plumbing.Hash) error {
+	w := &walker{ctx: ctx, m: m, commit: commit}
+	w.ahead = newAhead(func(r *readFile) error { return w.give(r, fn) })
+	w.fn = func(w *walker, f deploy.TreeFile, hash plumbing.Hash) error {
 		if !want(f) {
 			return nil
 		}
-		var obj plumbing.EncodedObject
-		var b []byte
-		err := w.heal(func() (err error) {
-			if obj, err = w.o.object(hash); err == nil && obj.Size() <= streamAbove {
-				b, err = w.o.content(obj, hash)
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("reading %q of %s: %w", f.Path, m.remote.Repository, err)
+		return w.ahead.add(w.o, f, hash)
+	}
+	return w.walk()
+}
+
+// give gives one file to fn. What was not read ahead is read now.
+func (w *walker) give(r *readFile, fn func(deploy.TreeFile, io.Reader) error) error {
+	f, b := r.file, r.b
+	if r.err == nil {
+		f.Size = int64(len(b))
+		return w.content(f, b, fn)
+	}
+	var obj plumbing.EncodedObject
+	err := w.heal(func() (err error) {
+		if obj, err = w.o.object(r.hash); err == nil && obj.Size() <= streamAbove {
+			b, err = w.o.content(obj, r.hash)
 		}
-		f.Size = obj.Size()
-		switch {
-		case f.Mode == deploy.TreeSymlink && (f.Size == 0 || f.Size > linkMost || bytes.IndexByte(b, 0) >= 0):
-			return fmt.Errorf("the link %q of %s points to what is no name", cut(f.Path), m.remote.Repository)
-		case f.Size > streamAbove:
-			return w.stream(f, obj, hash, fn)
-		case len(b) <= lfsMost && bytes.HasPrefix(b, []byte(lfsHead)):
-			return fmt.Errorf("%q of %s is stored in Git LFS, which this version cannot fetch", cut(f.Path), m.remote.Repository)
-		}
-		return fn(f, bytes.NewReader(b))
+		return err
 	})
+	if err != nil {
+		return fmt.Errorf("reading %q of %s: %w", f.Path, w.m.remote.Repository, err)
+	}
+	if f.Size = obj.Size(); f.Size > streamAbove && f.Mode != deploy.TreeSymlink {
+		return w.stream(f, obj, r.hash, fn)
+	}
+	return w.content(f, b, fn)
+}
+
+// content gives a file whose content is in memory.
+func (w *walker) content(f deploy.TreeFile, b []byte, fn func(deploy.TreeFile, io.Reader) error) error {
+	switch {
+	case f.Mode == deploy.TreeSymlink && (f.Size == 0 || f.Size > linkMost || bytes.IndexByte(b, 0) >= 0):
+		return fmt.Errorf("the link %q of %s points to what is no name", cut(f.Path), w.m.remote.Repository)
+	case len(b) <= lfsMost && bytes.HasPrefix(b, []byte(lfsHead)):
+		return fmt.Errorf("%q of %s is stored in Git LFS, which this version cannot fetch", cut(f.Path), w.m.remote.Repository)
+	}
+	return fn(f, bytes.NewReader(b))
 }
 
 // List gives every file of a commit, as [Mirror.Walk] does, with its size but
@@ -106,11 +123,23 @@ func (m *Mirror) reading(ctx context.Context, commit string, fn func(*objects) e
 }
 
 func (m *Mirror) walk(ctx context.Context, commit string, fn func(*walker, deploy.TreeFile, plumbing.Hash) error) error {
-	w := &walker{ctx: ctx, m: m, commit: commit, fn: fn}
+	return (&walker{ctx: ctx, m: m, commit: commit, fn: fn}).walk()
+}
+
+func (w *walker) walk() error {
+	m, commit := w.m, w.commit
+	if w.ahead != nil {
+		defer w.ahead.end()
+	}
 	if err := w.open(); err != nil {
 		return err
 	}
-	defer func() { w.o.close() }()
+	defer func() {
+		if w.ahead != nil {
+			w.ahead.settle()
+		}
+		w.o.close()
+	}()
 	var root plumbing.Hash
 	err := w.heal(func() error {
 		c, err := w.o.commit(plumbing.NewHash(commit))
@@ -122,7 +151,10 @@ func (m *Mirror) walk(ctx context.Context, commit string, fn func(*walker, deplo
 	if err != nil {
 		return fmt.Errorf("reading commit %s of %s: %w", cut(commit), m.remote.Repository, err)
 	}
-	return w.tree(root, "", 0)
+	if err := w.tree(root, "", 0); err != nil || w.ahead == nil {
+		return err
+	}
+	return w.ahead.rest()
 }
 
 type walker struct {
@@ -134,6 +166,7 @@ type walker struct {
 	renewed int64 // of the mirror that is open
 	healed  bool  // it was fetched anew for this walk
 	files   int
+	ahead   *ahead // nil: nothing is read
 }
 
 func (w *walker) open() error {
@@ -186,6 +219,9 @@ func (w *walker) heal(fn func() error) error {
 			if rerr := w.renew(err); rerr != nil {
 				return fmt.Errorf("%w, and it could not be fetched anew: %w", err, rerr)
 			}
+		}
+		if w.ahead != nil {
+			w.ahead.settle()
 		}
 		w.o.close()
 		if oerr := w.open(); oerr != nil {
