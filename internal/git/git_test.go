@@ -318,15 +318,6 @@ func TestTrapsInTreesAreRefused(t *testing.T) {
 			t.Errorf("%q: %v, want %q", tt.name, err, tt.want)
 		}
 	}
-	lfs := r.commit("movie.mp4", "version https://git-lfs.github.com/spec/v1\noid sha256:"+strings.Repeat("a", 64)+"\nsize 12345\n")
-	m := mirrors(t).Mirror(git.Remote{Repository: "example.com/r", URL: r.dir})
-	if _, err := m.Fetch(t.Context(), lfs, "refs/heads/main"); err != nil {
-		t.Fatal(err)
-	}
-	err := m.Walk(t.Context(), lfs, func(deploy.TreeFile, io.Reader) error { return nil })
-	if err == nil || !strings.Contains(err.Error(), "Git LFS") {
-		t.Errorf("an LFS pointer: %v", err)
-	}
 }
 
 func TestServersThatRefuseAreExplained(t *testing.T) {

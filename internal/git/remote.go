@@ -124,7 +124,10 @@ func (s *webSession) moved(err error) error {
 	return err
 }
 
-var webClient = githttp.NewClient(&http.Client{Transport: bounded{&http.Transport{
+var webClient = githttp.NewClient(&http.Client{Transport: bounded{webTransport}})
+
+// webTransport is every connection over HTTP.
+var webTransport = &http.Transport{
 	Proxy: http.ProxyFromEnvironment,
 	DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, network, addr)
@@ -136,7 +139,7 @@ var webClient = githttp.NewClient(&http.Client{Transport: bounded{&http.Transpor
 	TLSHandshakeTimeout: dialTime,
 	IdleConnTimeout:     time.Minute,
 	ForceAttemptHTTP2:   true,
-}}})
+}
 
 // bounded bounds what a server may say before it sends packs.
 type bounded struct{ http.RoundTripper }

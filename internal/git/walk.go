@@ -120,7 +120,11 @@ func (m *Mirror) Measure(ctx context.Context, commit string) (files int, size in
 
 // Bring fetches what a commit needs that is not in its repository.
 func (x *Export) Bring(ctx context.Context) error {
-	return x.walk(ctx, func(*walker, item) error { return nil })
+	return x.walk(ctx, func(w *walker, it item) error {
+		it.subst = false
+		_, err := w.made(&it, true)
+		return err
+	})
 }
 
 // Measure counts the files that are delivered and their bytes. What is kept
@@ -152,6 +156,7 @@ func (x *Export) walk(ctx context.Context, fn func(*walker, item) error) error {
 
 // run walks one repository.
 func (w *walker) run(subdir string) error {
+	w.subdir = subdir
 	if err := w.open(); err != nil {
 		return err
 	}
@@ -185,6 +190,8 @@ type walker struct {
 
 	root   plumbing.Hash // the commit's tree
 	skip   string        // what paths in the repository begin with and delivered ones do not
+	subdir string
+	alone  bool // submodules are passed by
 	attrs  attributes
 	pretty *pretty // nil until a file has placeholders
 }
@@ -256,7 +263,7 @@ func (w *walker) stream(f deploy.TreeFile, obj plumbing.EncodedObject, hash plum
 	r, err := obj.Reader()
 	if err == nil {
 		defer r.Close()
-		err = fn(f, newVerifier(r, plumbing.BlobObject, f.Size, hash))
+		err = verified(f, r, hash, fn)
 	} else {
 		err = fmt.Errorf("%w: object %s: %w", errDamaged, hash, err)
 	}
@@ -265,6 +272,29 @@ func (w *walker) stream(f deploy.TreeFile, obj plumbing.EncodedObject, hash plum
 		return fmt.Errorf("reading %q of %s: %w; a retry fetches it anew", cut(f.Path), w.m.remote.Repository, err)
 	}
 	return err
+}
+
+// verified gives fn a content that is held against its id.
+func verified(f deploy.TreeFile, r io.Reader, hash plumbing.Hash, fn func(deploy.TreeFile, io.Reader) error) error {
+	v := newVerifier(r, plumbing.BlobObject, f.Size, hash)
+	c := &counter{r: v}
+	err := fn(f, c)
+	if err == nil && c.n == f.Size {
+		err = v.check() // who reads no further than the size does not meet the end
+	}
+	return err
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // list reads a directory.
@@ -343,5 +373,6 @@ func (w *walker) entry(e entry, path string, depth int) error {
 		return fmt.Errorf("%q of %s has mode %o, which is none of git's", cut(path), name, uint32(e.mode))
 	}
 	it.subst = w.x.view.Rules && attrs.set(exportSubst)
+	it.lfs = attrs.is(filterName, "lfs")
 	return w.fn(w, it)
 }
