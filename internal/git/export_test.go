@@ -94,3 +94,10 @@ func SetLFSCacheMost(t *testing.T, n int64) {
 	lfsCacheMost = n
 	t.Cleanup(func() { lfsCacheMost = old })
 }
+
+// SetModulesMost changes for one test how many submodules a commit may have.
+func SetModulesMost(t *testing.T, n int) {
+	old := modulesMost
+	modulesMost = n
+	t.Cleanup(func() { modulesMost = old })
+}

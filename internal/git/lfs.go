@@ -244,7 +244,7 @@ func (w *walker) lfs(p pointer, path string) (*lfsFile, error) {
 func (w *walker) lfsBring() error {
 	used := map[string]bool{}
 	var want []lfsWant
-	look := &walker{ctx: w.ctx, m: w.m, commit: w.commit, x: w.x, files: new(int), alone: true}
+	look := &walker{ctx: w.ctx, m: w.m, commit: w.commit, x: w.x, files: new(int), count: new(int), alone: true}
 	look.fn = func(l *walker, it item) error {
 		p, ok, err := l.pointer(it)
 		if err != nil || !ok || p.size == 0 || used[p.oid] {

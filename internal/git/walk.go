@@ -150,7 +150,7 @@ func (m *Mirror) reading(ctx context.Context, commit string, fn func(*objects) e
 }
 
 func (x *Export) walk(ctx context.Context, fn func(*walker, item) error) error {
-	w := &walker{ctx: ctx, m: x.m, commit: x.commit, x: x, fn: fn, files: new(int)}
+	w := &walker{ctx: ctx, m: x.m, commit: x.commit, x: x, fn: fn, files: new(int), count: new(int)}
 	return w.run(x.view.Subdir)
 }
 
@@ -191,7 +191,11 @@ type walker struct {
 	root   plumbing.Hash // the commit's tree
 	skip   string        // what paths in the repository begin with and delivered ones do not
 	subdir string
-	alone  bool // submodules are passed by
+	alone  bool              // submodules are passed by
+	prefix string            // what delivered paths begin with: where a submodule is
+	count  *int              // submodules seen so far
+	depth  int               // submodules around this one
+	mods   map[string]module // nil until one is met
 	attrs  attributes
 	pretty *pretty // nil until a file has placeholders
 }
@@ -334,7 +338,7 @@ func (w *walker) tree(hash plumbing.Hash, prefix string, depth int) error {
 			return fmt.Errorf("%s has %q: %w", name, cut(path), err)
 		case seen[e.name]:
 			return fmt.Errorf("%s has %q twice", name, cut(path))
-		case len(path) > pathMost:
+		case len(w.prefix)+len(path) > pathMost:
 			return fmt.Errorf("%s has a path of more than %d bytes: %q", name, pathMost, cut(path))
 		}
 		seen[e.name] = true
@@ -356,7 +360,7 @@ func (w *walker) entry(e entry, path string, depth int) error {
 	if err != nil || w.x.view.Rules && attrs.set(exportIgnore) {
 		return err
 	}
-	it := item{file: deploy.TreeFile{Path: strings.TrimPrefix(path, w.skip), Blob: e.hash.String()}, hash: e.hash}
+	it := item{file: deploy.TreeFile{Path: w.prefix + strings.TrimPrefix(path, w.skip), Blob: e.hash.String()}, hash: e.hash}
 	switch e.mode {
 	case filemode.Dir:
 		return w.tree(e.hash, path+"/", depth+1)
@@ -368,7 +372,7 @@ func (w *walker) entry(e entry, path string, depth int) error {
 		it.file.Mode = deploy.TreeSymlink
 		return w.fn(w, it)
 	case filemode.Submodule:
-		return fmt.Errorf("%q of %s is a submodule, which this version cannot fetch", cut(path), name)
+		return w.submodule(e, path, it.file.Path)
 	default:
 		return fmt.Errorf("%q of %s has mode %o, which is none of git's", cut(path), name, uint32(e.mode))
 	}
