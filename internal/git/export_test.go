@@ -93,3 +93,17 @@ func Fill(ctx context.Context, m *Mirror, commit, format string) (text string, e
 	b, err := w.substituted([]byte("$Format:" + format + "$"))
 	return string(b), err
 }
+
+// SetLFSCacheMost changes for one test how many bytes of LFS files are kept.
+func SetLFSCacheMost(t *testing.T, n int64) {
+	old := lfsCacheMost
+	lfsCacheMost = n
+	t.Cleanup(func() { lfsCacheMost = old })
+}
+
+// SetModulesMost changes for one test how many submodules a commit may have.
+func SetModulesMost(t *testing.T, n int) {
+	old := modulesMost
+	modulesMost = n
+	t.Cleanup(func() { modulesMost = old })
+}

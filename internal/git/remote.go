@@ -247,7 +247,10 @@ func followed(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-var webClient = &http.Client{CheckRedirect: followed, Transport: &http.Transport{
+var webClient = &http.Client{CheckRedirect: followed, Transport: webTransport}
+
+// webTransport is every connection over HTTP.
+var webTransport = &http.Transport{
 	Proxy: http.ProxyFromEnvironment,
 	DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, network, addr)
@@ -259,7 +262,7 @@ var webClient = &http.Client{CheckRedirect: followed, Transport: &http.Transport
 	TLSHandshakeTimeout: dialTime,
 	IdleConnTimeout:     time.Minute,
 	ForceAttemptHTTP2:   true,
-}}
+}
 
 // patient is a connection that ends when nothing comes for stallTime.
 type patient struct{ net.Conn }

@@ -118,20 +118,27 @@ func checked(known *knownhosts.HostKeyDB) ssh.HostKeyCallback {
 // connect logs in and starts git-upload-pack over there. Everything ends with
 // ctx, the handshake too.
 func (s *secure) connect(ctx context.Context) (conversation, error) {
-	raw, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "tcp", s.addr)
+	conn, stop, err := s.reach(ctx)
 	if err != nil {
 		return nil, err
 	}
-	conn := &patient{Conn: raw}
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	session, err := s.start(conn)
 	if err != nil {
 		stop()
-		raw.Close()
+		conn.Close()
 		return nil, err
 	}
 	session.stop = stop
 	return session, nil
+}
+
+// reach opens a connection that ends with ctx; stop parts it from that.
+func (s *secure) reach(ctx context.Context) (conn net.Conn, stop func() bool, err error) {
+	raw, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "tcp", s.addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &patient{Conn: raw}, context.AfterFunc(ctx, func() { raw.Close() }), nil
 }
 
 func (s *secure) start(conn net.Conn) (*sshSession, error) {

@@ -137,7 +137,11 @@ func (m *Mirror) Measure(ctx context.Context, commit string) (files int, size in
 
 // Bring fetches what a commit needs that is not in its repository.
 func (x *Export) Bring(ctx context.Context) error {
-	return x.walk(ctx, func(*walker, item) error { return nil })
+	return x.walk(ctx, func(w *walker, it item) error {
+		it.subst = false
+		_, err := w.made(&it, true)
+		return err
+	})
 }
 
 // Measure counts the files that are delivered and their bytes. What is kept
@@ -163,7 +167,7 @@ func (m *Mirror) reading(ctx context.Context, commit string, fn func(*objects) e
 }
 
 func (x *Export) walker(ctx context.Context, fn func(*walker, item) error) *walker {
-	return &walker{ctx: ctx, m: x.m, commit: x.commit, x: x, fn: fn, files: new(int)}
+	return &walker{ctx: ctx, m: x.m, commit: x.commit, x: x, fn: fn, files: new(int), count: new(int)}
 }
 
 func (x *Export) walk(ctx context.Context, fn func(*walker, item) error) error {
@@ -172,6 +176,7 @@ func (x *Export) walk(ctx context.Context, fn func(*walker, item) error) error {
 
 // run walks one repository.
 func (w *walker) run(subdir string) error {
+	w.subdir = subdir
 	if w.give != nil {
 		w.ahead = newAhead(w.deliver)
 		defer w.ahead.end()
@@ -222,6 +227,12 @@ type walker struct {
 
 	root   plumbing.Hash // the commit's tree
 	skip   string        // what paths in the repository begin with and delivered ones do not
+	subdir string
+	alone  bool              // submodules are passed by
+	prefix string            // what delivered paths begin with: where a submodule is
+	count  *int              // submodules seen so far
+	depth  int               // submodules around this one
+	mods   map[string]module // nil until one is met
 	attrs  attributes
 	pretty *pretty // nil until a file has placeholders
 }
@@ -296,7 +307,7 @@ func (w *walker) stream(f deploy.TreeFile, obj plumbing.EncodedObject, hash plum
 	r, err := obj.Reader()
 	if err == nil {
 		defer r.Close()
-		err = fn(f, newVerifier(r, plumbing.BlobObject, f.Size, hash))
+		err = verified(f, r, hash, fn)
 	} else {
 		err = fmt.Errorf("%w: object %s: %w", errDamaged, hash, err)
 	}
@@ -305,6 +316,29 @@ func (w *walker) stream(f deploy.TreeFile, obj plumbing.EncodedObject, hash plum
 		return fmt.Errorf("reading %q of %s: %w; a retry fetches it anew", cut(f.Path), w.m.remote.Repository, err)
 	}
 	return err
+}
+
+// verified gives fn a content that is held against its id.
+func verified(f deploy.TreeFile, r io.Reader, hash plumbing.Hash, fn func(deploy.TreeFile, io.Reader) error) error {
+	v := newVerifier(r, plumbing.BlobObject, f.Size, hash)
+	c := &counter{r: v}
+	err := fn(f, c)
+	if err == nil && c.n == f.Size {
+		err = v.check() // who reads no further than the size does not meet the end
+	}
+	return err
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // list reads a directory.
@@ -344,7 +378,7 @@ func (w *walker) tree(hash plumbing.Hash, prefix string, depth int) error {
 			return fmt.Errorf("%s has %q: %w", name, cut(path), err)
 		case seen[e.name]:
 			return fmt.Errorf("%s has %q twice", name, cut(path))
-		case len(path) > pathMost:
+		case len(w.prefix)+len(path) > pathMost:
 			return fmt.Errorf("%s has a path of more than %d bytes: %q", name, pathMost, cut(path))
 		}
 		seen[e.name] = true
@@ -366,7 +400,7 @@ func (w *walker) entry(e entry, path string, depth int) error {
 	if err != nil || w.x.view.Rules && attrs.set(exportIgnore) {
 		return err
 	}
-	it := item{file: deploy.TreeFile{Path: strings.TrimPrefix(path, w.skip), Blob: e.hash.String()}, hash: e.hash}
+	it := item{file: deploy.TreeFile{Path: w.prefix + strings.TrimPrefix(path, w.skip), Blob: e.hash.String()}, hash: e.hash}
 	switch e.mode {
 	case filemode.Dir:
 		return w.tree(e.hash, path+"/", depth+1)
@@ -378,10 +412,11 @@ func (w *walker) entry(e entry, path string, depth int) error {
 		it.file.Mode = deploy.TreeSymlink
 		return w.fn(w, it)
 	case filemode.Submodule:
-		return fmt.Errorf("%q of %s is a submodule, which this version cannot fetch", cut(path), name)
+		return w.submodule(e, path, it.file.Path)
 	default:
 		return fmt.Errorf("%q of %s has mode %o, which is none of git's", cut(path), name, uint32(e.mode))
 	}
 	it.subst = w.x.view.Rules && attrs.set(exportSubst)
+	it.lfs = attrs.is(filterName, "lfs")
 	return w.fn(w, it)
 }
