@@ -230,12 +230,7 @@ func (c counted) Write(b []byte) (int, error) {
 func (p *packer) add(id plumbing.Hash, kind plumbing.ObjectType, size int64, r io.Reader) error {
 	e := packEntry{offset: p.at, kind: kind, id: id, size: size}
 	p.crc = 0
-	head := []byte{byte(kind)<<4 | byte(size&15)}
-	for size >>= 4; size > 0; size >>= 7 {
-		head[len(head)-1] |= 0x80
-		head = append(head, byte(size&0x7f))
-	}
-	if _, err := (counted{p}).Write(head); err != nil {
+	if _, err := (counted{p}).Write(appendHead(nil, kind, size, 0)); err != nil {
 		return err
 	}
 	const little = 512 // bytes
