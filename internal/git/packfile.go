@@ -18,7 +18,7 @@ import (
 
 // memoryMost is how large, in bytes, what is made of deltas may be in memory.
 // What is larger goes through files.
-const memoryMost = 16 << 20
+var memoryMost = int64(16 << 20)
 
 // packFile is a pack with its index. Both are open: whoever has them reads on
 // when they are removed. They are read and not mapped: a file that gets shorter
@@ -307,7 +307,7 @@ func (r *entryReader) inflate(p *packFile, e packEntry, n int, dst []byte) (err 
 			break
 		}
 	}
-	if cap(r.src) > memoryMost/4 {
+	if int64(cap(r.src)) > memoryMost/4 {
 		r.src = nil
 	}
 	return err
