@@ -87,7 +87,7 @@ func run() error {
 	for _, part := range []struct {
 		name    string
 		measure func() error
-	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}, {"git", b.git}} {
+	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}, {"git", b.git}, {"year", b.year}} {
 		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], part.name) {
 			continue
 		}

@@ -32,6 +32,63 @@ func SetPacksMost(t *testing.T, n int) {
 	t.Cleanup(func() { packsMost = old })
 }
 
+// PacksMost changes how many packs a mirror may have, for a whole process.
+func PacksMost(n int) { packsMost = n }
+
+// SetMemoryMost changes for one test what may be in memory, in bytes.
+func SetMemoryMost(t *testing.T, n int64) {
+	old := memoryMost
+	memoryMost = n
+	t.Cleanup(func() { memoryMost = old })
+}
+
+// SetMadeMost changes for one test how many bytes the deltas of a pack may make.
+func SetMadeMost(t *testing.T, n int64) {
+	old := madeMost
+	madeMost = n
+	t.Cleanup(func() { madeMost = old })
+}
+
+// Waiting is how many commits are waited for.
+func (m *Mirror) Waiting() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.waiting)
+}
+
+// DeltaPack writes a pack of one object and deltas, each upon the one before,
+// or, where it says so, all upon the first.
+func DeltaPack(t *testing.T, w io.Writer, content string, deltas []string, chain bool) {
+	p, err := newPacker(w, 1+len(deltas))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := int64(packHead)
+	if err := p.add(plumbing.ZeroHash, plumbing.BlobObject, int64(len(content)), strings.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	base := first
+	for _, d := range deltas {
+		at := p.at
+		if _, err := (counted{p}).Write(appendHead(nil, plumbing.OFSDeltaObject, int64(len(d)), at-base)); err != nil {
+			t.Fatal(err)
+		}
+		p.z.Reset(counted{p})
+		if _, err := io.WriteString(p.z, d); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if chain {
+			base = at
+		}
+	}
+	if _, err := p.end(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Dir is where the mirror stands.
 func (m *Mirror) Dir() string { return m.dir }
 

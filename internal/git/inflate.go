@@ -202,7 +202,7 @@ func (z *zinflater) deflate(dst, src []byte) (int, error) {
 		var err error
 		switch b.take(2) {
 		case 0:
-			at, err = stored(dst, at, &b)
+			at, err = storedBlock(dst, at, &b)
 		case 1:
 			z.makeFixed()
 			at, err = z.block(dst, at, &b)
@@ -226,8 +226,8 @@ func (z *zinflater) deflate(dst, src []byte) (int, error) {
 	return b.used(), nil
 }
 
-// stored copies a block that is not compressed.
-func stored(dst []byte, at int, b *bitsIn) (int, error) {
+// storedBlock copies a block that is not compressed.
+func storedBlock(dst []byte, at int, b *bitsIn) (int, error) {
 	from := b.used()
 	if len(b.src) < from+4 {
 		b.at, b.n = len(b.src)+1, 0

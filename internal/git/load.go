@@ -31,6 +31,11 @@ func (o *packs) reader() *entryReader {
 	return &entryReader{}
 }
 
+func (o *packs) done(r *entryReader) {
+	r.release()
+	o.readers.Put(r)
+}
+
 // locate finds the pack that an object is in; nil: it is in none.
 func (o *packs) locate(id plumbing.Hash) (*packFile, int64, error) {
 	last := o.last.Load()
@@ -106,7 +111,7 @@ var errLarge = errors.New("it is too large for memory")
 // other error is [errDamaged].
 func (o *packs) load(p *packFile, at int64, buf []byte, room int64) (plumbing.ObjectType, []byte, error) {
 	r := o.reader()
-	defer o.readers.Put(r)
+	defer o.done(r)
 	e, _, n, err := r.head(p, at, firstRead)
 	if err != nil {
 		return 0, nil, p.bad(err)
@@ -116,7 +121,7 @@ func (o *packs) load(p *packFile, at int64, buf []byte, room int64) (plumbing.Ob
 			return e.kind, nil, errLarge
 		}
 		b := sized(buf, e.size)
-		if err := r.inflate(p, e, n, b); err != nil {
+		if _, err := r.inflate(p, e, n, b); err != nil {
 			return 0, nil, p.bad(err)
 		}
 		return e.kind, b, nil
@@ -141,7 +146,7 @@ func (o *packs) load(p *packFile, at int64, buf []byte, room int64) (plumbing.Ob
 		if _, _, _, err := r.head(l.p, l.e.offset, firstRead); err != nil {
 			return 0, nil, l.p.bad(err)
 		}
-		if err := r.inflate(l.p, l.e, l.head, content); err != nil {
+		if _, err := r.inflate(l.p, l.e, l.head, content); err != nil {
 			return 0, nil, l.p.bad(err)
 		}
 		o.bases.put(spot{l.p, l.e.offset}, kind, content)
@@ -155,7 +160,7 @@ func (o *packs) load(p *packFile, at int64, buf []byte, room int64) (plumbing.Ob
 		if _, _, _, err := r.head(l.p, l.e.offset, firstRead); err != nil {
 			return 0, nil, l.p.bad(err)
 		}
-		if err := r.inflate(l.p, l.e, l.head, r.delta); err != nil {
+		if _, err := r.inflate(l.p, l.e, l.head, r.delta); err != nil {
 			return 0, nil, l.p.bad(err)
 		}
 		_, size, _, err := deltaSizes(r.delta)
@@ -182,7 +187,7 @@ func (o *packs) load(p *packFile, at int64, buf []byte, room int64) (plumbing.Ob
 // stat gives an object's kind and size.
 func (o *packs) stat(p *packFile, at int64) (plumbing.ObjectType, int64, error) {
 	r := o.reader()
-	defer o.readers.Put(r)
+	defer o.done(r)
 	e, _, n, err := r.head(p, at, headMost)
 	if err != nil {
 		return 0, 0, p.bad(err)
@@ -193,7 +198,7 @@ func (o *packs) stat(p *packFile, at int64) (plumbing.ObjectType, int64, error) 
 	size := int64(0)
 	if e.size <= firstRead {
 		r.delta = sized(r.delta, e.size)
-		if err := r.inflate(p, e, n, r.delta); err != nil {
+		if _, err := r.inflate(p, e, n, r.delta); err != nil {
 			return 0, 0, p.bad(err)
 		}
 		_, size, _, err = deltaSizes(r.delta)
@@ -230,7 +235,7 @@ func deltaMakes(p *packFile, at int64) (int64, error) {
 func (o *packs) open(p *packFile, at int64) (io.ReadCloser, error) {
 	r := o.reader()
 	list, err := o.chain(r, p, at, nil)
-	o.readers.Put(r)
+	o.done(r)
 	if err != nil {
 		return nil, err
 	}

@@ -97,16 +97,38 @@ func (p *packer) from(ctx context.Context, have *packs, id plumbing.Hash) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	obj, err := have.find(id)
-	if obj == nil || err != nil {
+	from, at, err := have.locate(id)
+	if from == nil || err != nil {
 		return err
 	}
-	r, err := obj.Reader()
+	r := have.reader()
+	defer have.done(r)
+	e, _, n, err := r.head(from, at, firstRead)
+	if err != nil {
+		return from.bad(err)
+	}
+	if !e.kind.IsDelta() && e.size <= aloneAbove {
+		// What is compressed is copied as it is.
+		r.delta = sized(r.delta, e.size)
+		used, err := r.inflate(from, e, n, r.delta)
+		if err != nil {
+			return from.bad(err)
+		}
+		if err := newVerifier(nil, e.kind, e.size, id).all(r.delta); err != nil {
+			return err
+		}
+		return p.copy(packEntry{kind: e.kind, size: e.size, id: id}, 0, r.src[n:n+used])
+	}
+	obj, err := have.find(id)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	return p.add(id, obj.kind, obj.size, newVerifier(r, obj.kind, obj.size, id))
+	content, err := obj.Reader()
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	return p.add(id, obj.kind, obj.size, newVerifier(content, obj.kind, obj.size, id))
 }
 
 // keep adds the pack that fill writes to a mirror: first under another name,
@@ -230,12 +252,7 @@ func (c counted) Write(b []byte) (int, error) {
 func (p *packer) add(id plumbing.Hash, kind plumbing.ObjectType, size int64, r io.Reader) error {
 	e := packEntry{offset: p.at, kind: kind, id: id, size: size}
 	p.crc = 0
-	head := []byte{byte(kind)<<4 | byte(size&15)}
-	for size >>= 4; size > 0; size >>= 7 {
-		head[len(head)-1] |= 0x80
-		head = append(head, byte(size&0x7f))
-	}
-	if _, err := (counted{p}).Write(head); err != nil {
+	if _, err := (counted{p}).Write(appendHead(nil, kind, size, 0)); err != nil {
 		return err
 	}
 	const little = 512 // bytes
@@ -249,6 +266,20 @@ func (p *packer) add(id plumbing.Hash, kind plumbing.ObjectType, size int64, r i
 	}
 	if err := z.Close(); err != nil {
 		return err
+	}
+	e.crc = p.crc
+	p.index.entries = append(p.index.entries, e)
+	return nil
+}
+
+// copy writes an object of which what is compressed is known. back is how far
+// before it the base of a delta is.
+func (p *packer) copy(e packEntry, back int64, raw []byte) error {
+	e.offset, p.crc = p.at, 0
+	for _, b := range [][]byte{appendHead(nil, e.kind, e.size, back), raw} {
+		if _, err := (counted{p}).Write(b); err != nil {
+			return err
+		}
 	}
 	e.crc = p.crc
 	p.index.entries = append(p.index.entries, e)

@@ -19,7 +19,7 @@ import (
 
 // memoryMost is how large, in bytes, what is made of deltas may be in memory.
 // What is larger goes through files.
-const memoryMost = 16 << 20
+var memoryMost = int64(16 << 20)
 
 // packFile is a pack with its index. Both are open: whoever has them reads on
 // when they are removed. They are read and not mapped: a file that gets shorter
@@ -316,26 +316,33 @@ func (r *entryReader) head(p *packFile, offset int64, ahead int) (e packEntry, b
 	return entryHead(r.src, offset)
 }
 
-// inflate reads the content of an entry, whose header of n bytes was just read.
-func (r *entryReader) inflate(p *packFile, e packEntry, n int, dst []byte) (err error) {
+// inflate reads the content of an entry, whose header of n bytes was just read,
+// and says how long it is in the pack.
+func (r *entryReader) inflate(p *packFile, e packEntry, n int, dst []byte) (used int, err error) {
 	n = min(n, len(r.src))
 	// Most are as long as that, some are longer than they need to be.
-	for _, most := range []int64{compressed(e.size), 2*compressed(e.size) + 64<<10} {
-		want := min(int64(n)+most, p.size-e.offset)
+	for most := int64(n) + compressed(e.size); ; most *= 4 {
+		want := min(most, p.size-e.offset)
 		if have := int64(len(r.src)); have < want {
 			r.src = slices.Grow(r.src, int(want-have))[:want]
 			if _, err := p.pack.ReadAt(r.src[have:], e.offset+have); err != nil {
-				return err
+				return 0, err
 			}
 		}
-		if _, err = r.z.zlib(dst, r.src[n:]); !errors.Is(err, errShort) {
-			break
+		if used, err = r.z.zlib(dst, r.src[n:]); !errors.Is(err, errShort) || want < most {
+			return used, err
 		}
 	}
-	if cap(r.src) > memoryMost/4 {
+}
+
+// release gives memory back that is not often needed.
+func (r *entryReader) release() {
+	if int64(cap(r.src)) > memoryMost/4 {
 		r.src = nil
 	}
-	return err
+	if int64(cap(r.delta)) > memoryMost/4 {
+		r.delta = nil
+	}
 }
 
 // sized gives b with a length, which may be another array.
