@@ -111,7 +111,7 @@ func TestCacheIsWholeAfterTheDaemonWasKilled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	const files = 200
-	config := s.caching("\n    branch: main", fmt.Sprintf(`mkdir -p kept; ls kept | wc -l; find kept -type f -exec cat {} + | sort -u; rm -rf kept; mkdir kept; for i in $(seq %d); do cp index.txt kept/$i; done; touch %s/done-$(cat index.txt)`, files, s.dir))
+	config := s.caching("\n    branch: main", fmt.Sprintf(`mkdir -p kept; ls kept | wc -l; find kept -type f -exec cat {} + | sort -u; rm -rf kept; mkdir kept; t=$(cat index.txt); for i in $(seq %d); do echo "$t" >kept/$i; done; touch "%s/done-$t"`, files, s.dir))
 	s.start(config)
 	whole := func(id int64) {
 		t.Helper()
