@@ -165,7 +165,7 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	}
 	defer control.Close()
 	d.hosts = host.New(host.Options{
-		State: filepath.Join(f.Server.Data, "agent"), Sockets: f.Server.Agent.Sockets(), Version: d.o.Version, Log: d.log,
+		State: filepath.Join(f.Server.Data, "agent"), Sockets: f.Server.Agent.Sockets(), Version: d.o.Version, Log: d.log, Secret: config.Resolve,
 	})
 	defer d.hosts.Close()
 	d.engine = pipeline.New(pipeline.Options{

@@ -17,7 +17,7 @@ type DaemonReport struct {
 // of itself and of the paths that its jobs write there. Over SSH all jobs have
 // one user, so a host has one report.
 type AgentReport struct {
-	Host    string    `json:"host"` // of hosts; empty or [Local]: this machine
+	Host    string    `json:"host"` // of hosts, or [Local]: this machine
 	Kind    AgentKind `json:"kind"`
 	Socket  string    `json:"socket"` // empty: a child process of the daemon
 	Error   string    `json:"error"`  // one sentence; what follows is empty then

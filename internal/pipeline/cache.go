@@ -15,34 +15,34 @@ import (
 
 // cached runs the steps of a test job with what the jobs before it left, and
 // keeps that for those after it once it has succeeded.
-func (j *job) cached(ctx context.Context, conn *host.Conn, steps func() outcome) outcome {
-	if len(j.pipe.Cache) == 0 || j.pipe.Repository == "" {
+func (p *jobPart) cached(ctx context.Context, kind func() deploy.CacheKind, steps func() outcome) outcome {
+	if len(p.pipe.Cache) == 0 || p.pipe.Repository == "" {
 		return steps()
 	}
-	q := host.Cache{Daemon: j.engine.Store.Daemon(), Pipeline: j.pipe.Name, Kind: j.cacheKind(ctx), Dirs: j.pipe.Cache}
-	res, err := conn.RestoreCache(ctx, q)
+	q := host.Cache{Daemon: p.engine.Store.Daemon(), Pipeline: p.pipe.Name, Kind: kind(), Dirs: p.pipe.Cache}
+	res, err := p.conn.RestoreCache(ctx, q)
 	if err != nil {
-		return j.ends(ctx, err)
+		return p.ends(ctx, err)
 	}
 	for _, d := range res.Dirs {
-		j.note(fmt.Sprintf("%s is taken from the cache of %s: %s", d.Dir, ofKind(d.Kind), contents(d.Files, d.Bytes)))
+		p.note(fmt.Sprintf("%s is taken from the cache of %s: %s", d.Dir, ofKind(d.Kind), contents(d.Files, d.Bytes)))
 	}
 	for _, n := range res.Notes {
-		j.note(n)
+		p.note(n)
 	}
 	out := steps()
 	if out.state != deploy.Succeeded {
 		return out
 	}
 	// A cache that cannot be kept is no failure of what was tested.
-	res, err = conn.KeepCache(ctx, q)
+	res, err = p.conn.KeepCache(ctx, q)
 	if err != nil {
-		j.note("nothing is kept in the cache: " + err.Error())
+		p.note("nothing is kept in the cache: " + err.Error())
 	}
 	for _, n := range res.Notes {
-		j.note(n)
+		p.note(n)
 	}
-	j.sayNotes(context.WithoutCancel(ctx), "cache")
+	p.sayNotes(context.WithoutCancel(ctx), "cache")
 	return out
 }
 
@@ -172,7 +172,7 @@ func (e *Engine) users() []hostUser {
 }
 
 func (e *Engine) cachesAt(ctx context.Context, at hostUser, pipeline string, ask askCaches) ([]deploy.CacheSet, error) {
-	conn, err := e.openOn(ctx, at.host, at.kind)
+	conn, err := e.openOn(ctx, at.host, at.kind, nil)
 	if err != nil {
 		return nil, err
 	}
