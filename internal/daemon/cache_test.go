@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"deployhook/internal/deploy"
 )
 
 // caching is a pipeline of every branch and tag whose test job prints what the
@@ -81,6 +83,18 @@ func TestTestJobsFindWhatThoseBeforeThemLeft(t *testing.T) {
 	s.git("-C", s.repo(), "checkout", "-q", "main")
 	branch("four", "three")
 
+	// So is a commit of another branch that somebody asks for by itself.
+	side, err := s.client.Trigger(t.Context(), deploy.TriggerCommand{Pipeline: "shop", SHA: s.git("-C", s.repo(), "rev-parse", "side~1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.wantCached(s.want(side, "succeeded").ID, "test", "tagged")
+	again, err := s.client.Trigger(t.Context(), deploy.TriggerCommand{Pipeline: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.wantCached(s.want(again, "succeeded").ID, "test", "four")
+
 	// A job that fails keeps nothing.
 	s.wantCached(s.want(s.pushTo("refs/heads/main", "bad", defaults("main")), "failed").ID, "test", "four")
 	branch("five", "four")
@@ -98,7 +112,7 @@ func TestTestJobsFindWhatThoseBeforeThemLeft(t *testing.T) {
 	// The branch is the one that is written, whatever the forge calls default.
 	s.stop()
 	s.start(s.caching("\n    branch: side", keepsText))
-	branch("six", "tagged") // main is another ref now
+	branch("six", "poison") // main is another ref now
 	if r, err := s.client.ClearCaches(t.Context(), ""); err != nil || len(r.Sets) != 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
