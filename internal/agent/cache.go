@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,19 @@ import (
 // it. So a set is whole whenever an agent is killed.
 type caches struct {
 	dir string
-	own string // directory of this agent alone, on the same file system
+	own string            // directory of this agent alone, on the same file system
+	got map[string]uint64 // by directory, the sum of what the workspace got: unless a job changes it, it is not the job's to keep
+
+	mu     sync.Mutex // held while directories of the workspace are moved
+	closed bool       // the agent ends, and removes its workspace: nothing of it may be moved any more
+}
+
+// close waits until nothing is moved out of the workspace, for good: what is
+// removed meanwhile would be missing in the set.
+func (c *caches) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 }
 
 // lockTime is how long a change of the caches waits for others'.
@@ -61,6 +74,7 @@ type keptDir struct {
 	Name  string `json:"name"`
 	Files int    `json:"files"`
 	Bytes int64  `json:"bytes"`
+	Sum   uint64 `json:"sum"`
 }
 
 const setFormat = 1
@@ -257,15 +271,15 @@ func (c *caches) all() (list []oneSet) {
 	return list
 }
 
-// content opens what a set has for a directory, and locks it against removal;
-// nil: it has none. Of a set that is changed meanwhile it is the old content
+// content opens what a set has for a directory, and locks it against removal,
+// and gives its sum; nil: it has none. Of a set that is changed meanwhile it is the old content
 // or the new one.
-func (c *caches) content(key string, kind deploy.CacheKind, dir string) *os.File {
+func (c *caches) content(key string, kind deploy.CacheKind, dir string) (*os.File, uint64) {
 	for range 10 {
 		s, _ := c.read(key, kind)
 		k, ok := s.Dirs[dir]
 		if !ok {
-			return nil
+			return nil, 0
 		}
 		d, err := os.OpenFile(c.path(key, k.Name), openDirFlags, 0)
 		if err != nil {
@@ -274,12 +288,12 @@ func (c *caches) content(key string, kind deploy.CacheKind, dir string) *os.File
 		if lockDir(d, unix.LOCK_SH) {
 			// Removed before it was locked, if no set names it any more.
 			if again, _ := c.read(key, kind); again.Dirs[dir] == k {
-				return d
+				return d, k.Sum
 			}
 		}
 		d.Close()
 	}
-	return nil
+	return nil, 0
 }
 
 // restore makes the directories of a workspace that a set has. A set of other
@@ -290,10 +304,10 @@ func (c *caches) restore(ctx context.Context, workspace string, q wire.Cache) (w
 	key := keyOf(q.Daemon, q.Pipeline)
 	for _, dir := range q.Dirs {
 		kind := q.Kind
-		from := c.content(key, kind, dir)
+		from, sum := c.content(key, kind, dir)
 		if from == nil && kind == deploy.OthersCache {
 			kind = deploy.BranchCache
-			from = c.content(key, kind, dir)
+			from, sum = c.content(key, kind, dir)
 		}
 		if from == nil {
 			continue
@@ -309,6 +323,7 @@ func (c *caches) restore(ctx context.Context, workspace string, q wire.Cache) (w
 			res.Notes = append(res.Notes, fmt.Sprintf("%s is not taken from the cache: %v", dir, plainError(err)))
 			continue
 		}
+		c.got[dir] = sum
 		res.Dirs = append(res.Dirs, wire.CachedDir{Dir: dir, Kind: kind, Files: count.files, Bytes: count.bytes})
 	}
 	return res, nil
@@ -326,7 +341,7 @@ func (c *caches) make(ctx context.Context, workspace, dir string, from *os.File)
 		return cacheCount{}, err
 	}
 	defer parent.Close()
-	copies := &cacheCopy{ctx: ctx, left: cacheCount{deploy.CacheSetFiles, deploy.CacheSetBytes}}
+	copies := &cacheCopy{ctx: ctx, left: cacheCount{files: deploy.CacheSetFiles, bytes: deploy.CacheSetBytes}}
 	if to, err := openAt(parent, name); err == nil {
 		defer to.Close()
 		copies.merge = true
@@ -364,8 +379,8 @@ func (c *caches) make(ctx context.Context, workspace, dir string, from *os.File)
 }
 
 // keep takes directories of a workspace, whose job is done, into a set: they
-// are moved, not copied. Directories of the set that the workspace does not
-// have stay, if they are among those that were asked for.
+// are moved, not copied. What the job got and did not change, and directories
+// that the workspace does not have, stay as they are in the set.
 func (c *caches) keep(ctx context.Context, workspace string, q wire.Cache) (wire.Cached, error) {
 	res := wire.Cached{Dirs: []wire.CachedDir{}, Notes: []string{}}
 	note := func(dir string, err error) {
@@ -405,6 +420,10 @@ func (c *caches) keep(ctx context.Context, workspace string, q wire.Cache) (wire
 			}
 			continue
 		}
+		if sum, got := c.got[dir]; got && sum == count.sum {
+			in.Close() // another job, beside this one, may have kept a newer one
+			continue
+		}
 		left.files -= count.files
 		left.bytes -= count.bytes
 		list = append(list, ready{dir, count, in, name})
@@ -418,6 +437,11 @@ func (c *caches) keep(ctx context.Context, workspace string, q wire.Cache) (wire
 	}
 	key := keyOf(q.Daemon, q.Pipeline)
 	err := c.changing(ctx, func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.closed {
+			return errors.New("the agent ends")
+		}
 		if err := os.MkdirAll(c.path(key), 0o700); err != nil {
 			return err
 		}
@@ -437,7 +461,7 @@ func (c *caches) keep(ctx context.Context, workspace string, q wire.Cache) (wire
 				note(r.dir, err)
 				continue
 			}
-			s.Dirs[r.dir] = keptDir{name, r.count.files, r.count.bytes}
+			s.Dirs[r.dir] = keptDir{name, r.count.files, r.count.bytes, r.count.sum}
 			res.Dirs = append(res.Dirs, wire.CachedDir{Dir: r.dir, Kind: q.Kind, Files: r.count.files, Bytes: r.count.bytes})
 		}
 		if err := c.write(key, s); err != nil {
@@ -562,14 +586,12 @@ func (a *Agent) cacheRoutes(m *http.ServeMux) {
 	m.HandleFunc("POST "+wire.RouteCacheRestore, a.onCache((*caches).restore))
 	m.HandleFunc("POST "+wire.RouteCacheKeep, a.onCache((*caches).keep))
 	m.HandleFunc("POST "+wire.RouteCacheList, handle(func(_ *http.Request, q wire.CachesOf) (wire.CacheSets, error) {
-		return setsView(a.caches().sets(q), nil)
+		return setsView(a.caches.sets(q), nil)
 	}))
 	m.HandleFunc("POST "+wire.RouteCacheClear, handle(func(r *http.Request, q wire.CachesOf) (wire.CacheSets, error) {
-		return setsView(a.caches().clear(r.Context(), q))
+		return setsView(a.caches.clear(r.Context(), q))
 	}))
 }
-
-func (a *Agent) caches() *caches { return &caches{dir: a.state.path("caches"), own: a.state.work()} }
 
 // onCache is handle for what is about the workspace and a set.
 func (a *Agent) onCache(fn func(c *caches, ctx context.Context, workspace string, q wire.Cache) (wire.Cached, error)) http.HandlerFunc {
@@ -583,7 +605,7 @@ func (a *Agent) onCache(fn func(c *caches, ctx context.Context, workspace string
 		case !pipelineForm.MatchString(q.Pipeline) || !slices.Contains(kinds, q.Kind) || len(q.Dirs) > deploy.CacheDirsMost || slices.ContainsFunc(q.Dirs, func(d string) bool { return !validCacheDir(d) }):
 			return wire.Cached{}, errors.New("this is not a set of a cache")
 		}
-		return fn(a.caches(), r.Context(), workspace, q)
+		return fn(a.caches, r.Context(), workspace, q)
 	})
 }
 

@@ -32,7 +32,7 @@ func newShelf(t *testing.T) *shelf {
 	if err := os.MkdirAll(own, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &shelf{caches: &caches{dir: filepath.Join(dir, "caches"), own: own}, t: t}
+	return &shelf{caches: &caches{dir: filepath.Join(dir, "caches"), own: own, got: map[string]uint64{}}, t: t}
 }
 
 // workspace makes one with files.
@@ -214,6 +214,57 @@ func TestDirectoriesOfASetAreKeptApart(t *testing.T) {
 	}
 }
 
+// Of two jobs beside each other, one that only reads must not put back what the
+// other has replaced.
+func TestWhatAJobDidNotChangeIsNotItsToKeep(t *testing.T) {
+	s := newShelf(t)
+	q := ask(deploy.BranchCache, "m")
+	s.kept(s.workspace("m/a=1", "m/sub/b=1"), q)
+	reader := &shelf{caches: &caches{dir: s.dir, own: s.own, got: map[string]uint64{}}, t: t, n: 100}
+	read := reader.workspace()
+	reader.restored(read, q)
+	s.kept(s.workspace("m/a=2"), q)
+	if res := reader.kept(read, q); len(res.Dirs) != 0 || len(res.Notes) != 0 {
+		t.Errorf("%+v", res)
+	}
+	ws := s.workspace()
+	s.restored(ws, q)
+	s.wantTree(ws, "m/ m/a=2")
+	for name, change := range map[string]func() error{
+		"content": func() error { return os.WriteFile(filepath.Join(read, "m/sub/b"), []byte("2"), 0o644) },
+		"mode":    func() error { return os.Chmod(filepath.Join(read, "m/a"), 0o755) },
+		"removed": func() error { return os.Remove(filepath.Join(read, "m/a")) },
+	} {
+		if err := os.RemoveAll(filepath.Join(read, "m")); err != nil {
+			t.Fatal(err)
+		}
+		s.kept(s.workspace("m/a=1", "m/sub/b=1"), q)
+		reader.restored(read, q)
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if res := reader.kept(read, q); len(res.Dirs) != 1 {
+			t.Errorf("%s: %+v", name, res)
+		}
+	}
+}
+
+// An agent that ends removes its workspace, while a call may still be at it.
+func TestNothingIsMovedOnceTheAgentEnds(t *testing.T) {
+	s := newShelf(t)
+	q := ask(deploy.BranchCache, "m")
+	s.kept(s.workspace("m/a=1"), q)
+	s.close()
+	ws := s.workspace("m/a=2")
+	if res, err := s.keep(t.Context(), ws, q); err == nil || len(res.Dirs) != 0 {
+		t.Errorf("%+v, %v", res, err)
+	}
+	s.wantTree(ws, "m/ m/a=2")
+	ws = s.workspace()
+	s.restored(ws, q)
+	s.wantTree(ws, "m/ m/a=1")
+}
+
 func TestFilesOfTheCommitStay(t *testing.T) {
 	s := newShelf(t)
 	ws := s.workspace("m/a=cached", "m/sub/b=cached", "m/file=cached", "m/dir/c=cached")
@@ -340,7 +391,7 @@ func TestJobsAtOnceDoNotMix(t *testing.T) {
 		if err := os.MkdirAll(own, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		mine := &shelf{caches: &caches{dir: s.dir, own: own}, t: t}
+		mine := &shelf{caches: &caches{dir: s.dir, own: own, got: map[string]uint64{}}, t: t}
 		var full, empty []string
 		for range 5 {
 			full, empty = append(full, mine.workspace(text(id)...)), append(empty, mine.workspace())
@@ -389,7 +440,7 @@ func TestWhatNoSetNamesIsRemovedWhenNobodyReadsIt(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(orphan, 0o700), os.WriteFile(s.path(key, "branch.new"), []byte("{half"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	reader := s.content(key, deploy.BranchCache, "m")
+	reader, _ := s.content(key, deploy.BranchCache, "m")
 	if reader == nil {
 		t.Fatal("there is no content")
 	}
@@ -405,7 +456,7 @@ func TestWhatNoSetNamesIsRemovedWhenNobodyReadsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer to.Close()
-	copies := &cacheCopy{ctx: t.Context(), left: cacheCount{10, 10}}
+	copies := &cacheCopy{ctx: t.Context(), left: cacheCount{files: 10, bytes: 10}}
 	if err := copies.dir(reader, to, 1); err != nil || listing(t, to.Name()) != "a=1" {
 		t.Errorf("the reader got %s, %v", listing(t, to.Name()), err)
 	}

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -67,6 +69,17 @@ func openBelow(dir, below string, makes bool) (parent *os.File, name string, err
 type cacheCount struct {
 	files int
 	bytes int64
+	sum   uint64 // of all paths, modes, sizes and times, in whatever order they come
+}
+
+// mark takes one into the sum.
+func (c *cacheCount) mark(path string, st *unix.Stat_t) {
+	size := st.Size
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		size = 0 // the file system's own matter
+	}
+	h := sha256.Sum256(fmt.Appendf(nil, "%o %d %d.%d %s", st.Mode&(unix.S_IFMT|0o777), size, st.Mtim.Sec, st.Mtim.Nsec, path))
+	c.sum += binary.LittleEndian.Uint64(h[:])
 }
 
 // errTooLarge is a directory that does not fit into what a set may have.
@@ -109,15 +122,15 @@ func eachIn(ctx context.Context, dir *os.File, fn func(name string, st *unix.Sta
 	}
 }
 
-// measure counts what is in a directory, up to what is left. Another file
-// system in it is an error: it is not the workspace's.
+// measure counts what is in a directory, up to what is left, and marks it.
+// Another file system in it is an error: it is not the workspace's.
 func measure(ctx context.Context, dir *os.File, left cacheCount) (c cacheCount, err error) {
 	var top unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &top); err != nil {
 		return c, err
 	}
-	var walk func(dir *os.File, depth int) error
-	walk = func(dir *os.File, depth int) error {
+	var walk func(dir *os.File, at string, depth int) error
+	walk = func(dir *os.File, at string, depth int) error {
 		if depth > cacheDepth {
 			return fmt.Errorf("it is more than %d levels deep", cacheDepth)
 		}
@@ -128,6 +141,7 @@ func measure(ctx context.Context, dir *os.File, left cacheCount) (c cacheCount, 
 			if st.Dev != top.Dev {
 				return fmt.Errorf("another file system is mounted at %s", name)
 			}
+			c.mark(at+name, st)
 			if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 				return nil
 			}
@@ -136,10 +150,11 @@ func measure(ctx context.Context, dir *os.File, left cacheCount) (c cacheCount, 
 				return err
 			}
 			defer below.Close()
-			return walk(below, depth+1)
+			return walk(below, at+name+"/", depth+1)
 		})
 	}
-	return c, walk(dir, 1)
+	err = walk(dir, "", 1)
+	return c, err
 }
 
 // cacheCopy copies directories. Files, directories and links are copied, with
@@ -274,7 +289,7 @@ func (c *cacheCopy) link(from, to *os.File, name string, st *unix.Stat_t) error 
 
 // setLeft is what a set may hold beside what it has.
 func setLeft(dirs map[string]keptDir) cacheCount {
-	left := cacheCount{deploy.CacheSetFiles, deploy.CacheSetBytes}
+	left := cacheCount{files: deploy.CacheSetFiles, bytes: deploy.CacheSetBytes}
 	for _, d := range dirs {
 		left.files -= d.Files
 		left.bytes -= d.Bytes

@@ -27,9 +27,10 @@ import (
 
 // Agent is the state of one connection.
 type Agent struct {
-	nonce string
-	state *state
-	group *cgroup // nil: none for this agent alone
+	nonce  string
+	state  *state
+	caches *caches
+	group  *cgroup // nil: none for this agent alone
 
 	mu        sync.Mutex
 	path      *release.Path    // opened, or nil
@@ -160,7 +161,9 @@ func newAgent(far bool) (*Agent, error) {
 	a.group = openCgroup("/sys/fs/cgroup", "/proc/self/cgroup")
 	a.reap.group = a.group
 	var err error
-	a.state, err = openState(a.nonce, far)
+	if a.state, err = openState(a.nonce, far); err == nil {
+		a.caches = &caches{dir: a.state.path("caches"), own: a.state.work(), got: map[string]uint64{}}
+	}
 	return a, err
 }
 
@@ -248,6 +251,7 @@ func (a *Agent) end() {
 		}
 	}
 	a.reap.endAll(0)
+	a.caches.close()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.path != nil {

@@ -52,20 +52,19 @@ func (p *jobPart) cached(ctx context.Context, kind func() deploy.CacheKind, step
 func (j *job) cacheKind(ctx context.Context) deploy.CacheKind {
 	branch, is := strings.CutPrefix(j.run.Ref, "refs/heads/")
 	own := false
-	switch {
-	case j.run.Ref == "": // an event without a commit is of the branch
+	switch name := defaultBranch(j.event); {
+	case j.run.Ref == "" && j.run.Event != deploy.Manual: // an event without a commit is of the branch
 		own = true
-	case !is:
-	case j.pipe.Branch != "":
+	case j.run.Ref != "" && !is:
+	case is && j.pipe.Branch != "":
 		own = branch == j.pipe.Branch
+	case is && name != "":
+		own = branch == name
 	default:
-		if name := defaultBranch(j.event); name != "" {
-			own = branch == name
-			break
-		}
-		// Nobody named it. A commit that it points to now is as good as its.
+		// Nobody named the branch, or somebody a commit alone. One that the
+		// branch points to now is as good as its.
 		if mirror, err := j.engine.mirror(ctx, j.pipe); err == nil {
-			tip, err := mirror.Resolve(ctx, "")
+			tip, err := mirror.Resolve(ctx, j.pipe.Branch)
 			own = err == nil && tip == j.run.Commit
 		}
 	}
