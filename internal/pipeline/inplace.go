@@ -54,7 +54,7 @@ func (j *job) deployInPlace(ctx context.Context) outcome {
 	}
 	j.nameInPlace()
 	began := time.Now()
-	err = eachOf(j.left(), func(p *jobPart) error { return p.stage(ctx, mirror) })
+	err = eachOf(j.left(), func(p *jobPart) error { return p.inTurn(ctx, func() error { return p.stage(ctx, mirror) }) })
 	if err == nil {
 		var why string
 		if why, err = j.mayDeployInPlace(ctx, mirror); why != "" {
