@@ -272,7 +272,7 @@ var table = []key{
 	{"pipelines.*.jobs.*.release", textOrMap, "", nil, false, "Makes this a deploy job: a path, or the section below."},
 	{"pipelines.*.jobs.*.release.path", line, "", nil, false, "Absolute path; it gets `releases/`, `shared/` and `current`, or with `in_place` the files themselves."},
 	{"pipelines.*.jobs.*.release.strategy", line, "symlink", []string{"symlink", "in_place"}, false, "`symlink`: each commit gets a directory of its own, and `current` points to the live one. `in_place`: the tracked files in `path` become those of the commit, as `git pull` would make them; see [in place](in-place.md)."},
-	{"pipelines.*.jobs.*.release.subdir", line, "", nil, true, "Only this directory of the repository."},
+	{"pipelines.*.jobs.*.release.subdir", line, "", nil, false, "Only this directory of the repository becomes the release, without its name; see [git](git.md#one-directory-of-a-repository)."},
 	{"pipelines.*.jobs.*.release.overwrite", boolean, "false", nil, false, "With `in_place`: replace tracked files that were changed by hand, and files that are in the way, instead of stopping with their names."},
 	{"pipelines.*.jobs.*.release.keep", number, "5", nil, false, "Releases that were live and stay, the current one included; with `in_place`, entries of the list that `rollback` goes by."},
 	{"pipelines.*.jobs.*.release.keep_failed", number, "2", nil, false, "Releases that failed, or never were live, and stay."},

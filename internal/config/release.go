@@ -33,6 +33,7 @@ func (b *builder) release(p *deploy.Pipeline, job *deploy.Job, n *node, pipeline
 		b.sharedApart(shared)
 		r.InPlace = n.str("strategy", "") == "in_place"
 		r.Overwrite = n.str("overwrite", "false") == "true"
+		r.Subdir = b.subdir(n.get("subdir"))
 		b.inPlace(r, n)
 	}
 	if at != nil {
@@ -60,6 +61,19 @@ func (b *builder) inPlace(r *deploy.ReleaseSpec, n *node) {
 		b.bad(shared, "with strategy: in_place nothing is shared: files that are not of the commit stay where they are")
 	}
 	b.warn(n.get("strategy"), "in place, the site is neither all old nor all new while files change, and a failed step or restart is not put back by itself; rollback deploys the earlier commit again")
+}
+
+// subdir reads the directory of the repository that is released.
+func (b *builder) subdir(n *node) string {
+	if n == nil || b.within(n.path) {
+		return ""
+	}
+	clean := path.Clean(n.text)
+	if !localPath(n.text) || clean == "." || slices.ContainsFunc(strings.Split(clean, "/"), func(s string) bool { return strings.EqualFold(s, ".git") }) {
+		b.bad(n, "a directory of the repository is wanted here, like web or apps/shop, not %q", short(n.text))
+		return ""
+	}
+	return clean
 }
 
 // badReleasePath says why releases may not be kept there; empty = they may.

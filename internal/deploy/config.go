@@ -250,6 +250,7 @@ type ReleaseSpec struct {
 	Path        string // absolute
 	InPlace     bool   // the files in Path become the commit's; false: releases/, shared/ and current
 	Overwrite   bool   // in place: changes by hand are overwritten; false: they stop the deploy
+	Subdir      string // of the repository, relative and clean; empty = all of it
 	Keep        int    // releases that were live and healthy, current included
 	KeepFailed  int
 	SharedDirs  []string // relative to the release

@@ -54,7 +54,10 @@ func (j *job) deployInPlace(ctx context.Context) outcome {
 	}
 	j.nameInPlace()
 	began := time.Now()
-	err = eachOf(j.left(), func(p *jobPart) error { return p.inTurn(ctx, func() error { return p.stage(ctx, mirror) }) })
+	x, err := j.bring(ctx, mirror)
+	if err == nil {
+		err = eachOf(j.left(), func(p *jobPart) error { return p.inTurn(ctx, func() error { return p.stage(ctx, mirror, x) }) })
+	}
 	if err == nil {
 		var why string
 		if why, err = j.mayDeployInPlace(ctx, mirror); why != "" {
@@ -201,11 +204,11 @@ func wereLive(f *deploy.Found) []string {
 
 // stage compares the directory with the commit and sends what is new, without
 // changing a file that stands there.
-func (p *jobPart) stage(ctx context.Context, mirror *git.Mirror) error {
+func (p *jobPart) stage(ctx context.Context, mirror *git.Mirror, x *git.Export) error {
 	if p.clone != "" {
 		p.takeOver(ctx, mirror)
 	}
-	list := func(fn func(deploy.TreeFile) error) error { return mirror.List(ctx, p.run.Commit, fn) }
+	list := func(fn func(deploy.TreeFile) error) error { return x.List(ctx, fn) }
 	lacking, err := p.conn.CompareInPlace(ctx, host.InPlaceBegin{
 		Release: p.release, Repository: p.run.Repository, Commit: p.run.Commit, Overwrite: p.spec.Release.Overwrite,
 	}, list)
@@ -218,7 +221,7 @@ func (p *jobPart) stage(ctx context.Context, mirror *git.Mirror) error {
 	i := -1
 	want := func(deploy.TreeFile) bool { i++; return lacking(i) }
 	return p.conn.PutInPlace(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error {
-		return mirror.WalkSome(ctx, p.run.Commit, want, fn)
+		return x.WalkSome(ctx, want, fn)
 	})
 }
 
@@ -227,9 +230,13 @@ func (p *jobPart) stage(ctx context.Context, mirror *git.Mirror) error {
 // those of the commit that is deployed.
 func (p *jobPart) takeOver(ctx context.Context, mirror *git.Mirror) {
 	commit := p.clone
+	x := p.export(mirror, commit)
 	_, err := mirror.Fetch(ctx, commit, "")
 	if err == nil {
-		err = p.conn.BaseInPlace(ctx, func(fn func(deploy.TreeFile) error) error { return mirror.List(ctx, commit, fn) })
+		err = x.Bring(ctx)
+	}
+	if err == nil {
+		err = p.conn.BaseInPlace(ctx, func(fn func(deploy.TreeFile) error) error { return x.List(ctx, fn) })
 	}
 	if err != nil {
 		p.note(fmt.Sprintf("there is a clone of %s, whose files cannot be compared with it: %v", short(commit), err))

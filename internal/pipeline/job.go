@@ -318,18 +318,22 @@ func (j *job) work(ctx context.Context, err error) outcome {
 // test runs the steps in a fresh workspace of the commit, on all hosts side by
 // side.
 func (j *job) test(ctx context.Context) outcome {
-	var mirror *git.Mirror
+	var x *git.Export
 	if j.pipe.Repository != "" {
-		var err error
-		if mirror, err = j.fetch(ctx); err != nil {
+		mirror, err := j.fetch(ctx)
+		if err == nil {
+			x, err = j.bring(ctx, mirror)
+		}
+		if err != nil {
 			return j.ends(ctx, err)
 		}
 	}
 	j.begun = true
 	kind := sync.OnceValue(func() deploy.CacheKind { return j.cacheKind(ctx) })
 	return j.every(func(p *jobPart) outcome {
-		if mirror != nil {
-			if err := p.inTurn(ctx, func() error { return p.conn.Put(ctx, j.walk(ctx, mirror)) }); err != nil {
+		if x != nil {
+			put := func(fn func(deploy.TreeFile, io.Reader) error) error { return x.Walk(ctx, fn) }
+			if err := p.inTurn(ctx, func() error { return p.conn.Put(ctx, put) }); err != nil {
 				return j.ends(ctx, err)
 			}
 		}
@@ -349,11 +353,21 @@ func (j *job) fetch(ctx context.Context) (*git.Mirror, error) {
 	return mirror, nil
 }
 
-// walk streams the commit's files to whoever calls it.
-func (j *job) walk(ctx context.Context, mirror *git.Mirror) func(func(deploy.TreeFile, io.Reader) error) error {
-	return func(fn func(deploy.TreeFile, io.Reader) error) error {
-		return mirror.Walk(ctx, j.run.Commit, fn)
+// bring gives the commit as the job gets it, one for all hosts. What is kept
+// elsewhere comes first: whoever waits for files would take that for a stall.
+func (j *job) bring(ctx context.Context, mirror *git.Mirror) (*git.Export, error) {
+	x := j.export(mirror, j.run.Commit)
+	return x, x.Bring(ctx)
+}
+
+// export is a commit as the job gets it: a release has what git archive would
+// give, and what is tested or deployed in place is all of it.
+func (j *job) export(mirror *git.Mirror, commit string) *git.Export {
+	v := git.View{}
+	if r := j.spec.Release; r != nil {
+		v = git.View{Subdir: r.Subdir, Rules: !r.InPlace}
 	}
+	return mirror.Export(commit, v)
 }
 
 // stop ends the job for a reason: at once, or, once its switch has begun, by

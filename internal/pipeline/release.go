@@ -159,8 +159,11 @@ func (p *jobPart) openPath(ctx context.Context) (err error) {
 func (j *job) prepare(ctx context.Context, mirror *git.Mirror) error {
 	spec := j.spec.Release
 	want := host.Prepare{Commit: j.run.Commit, Repository: j.run.Repository, SharedDirs: spec.SharedDirs, SharedFiles: spec.SharedFiles}
-	var err error
-	if want.Files, want.Bytes, err = mirror.Measure(ctx, j.run.Commit); err != nil {
+	x, err := j.bring(ctx, mirror)
+	if err != nil {
+		return err
+	}
+	if want.Files, want.Bytes, err = x.Measure(ctx); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -181,7 +184,7 @@ func (j *job) prepare(ctx context.Context, mirror *git.Mirror) error {
 	}
 	j.release = want.Release
 	err = j.each(func(p *jobPart) error {
-		if err := p.inTurn(ctx, func() error { return p.fill(ctx, mirror) }); err != nil {
+		if err := p.inTurn(ctx, func() error { return p.fill(ctx, x) }); err != nil {
 			return err
 		}
 		return p.conn.Shared(ctx)
@@ -194,15 +197,15 @@ func (j *job) prepare(ctx context.Context, mirror *git.Mirror) error {
 
 // fill puts the commit's files into the release: from the one before what has
 // not changed, the others from the mirror.
-func (p *jobPart) fill(ctx context.Context, mirror *git.Mirror) error {
-	lacking, err := p.conn.Reuse(ctx, func(fn func(deploy.TreeFile) error) error { return mirror.List(ctx, p.run.Commit, fn) })
+func (p *jobPart) fill(ctx context.Context, x *git.Export) error {
+	lacking, err := p.conn.Reuse(ctx, func(fn func(deploy.TreeFile) error) error { return x.List(ctx, fn) })
 	if err != nil {
 		return err
 	}
 	i := -1
 	want := func(deploy.TreeFile) bool { i++; return lacking(i) }
 	return p.conn.Put(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error {
-		return mirror.WalkSome(ctx, p.run.Commit, want, fn)
+		return x.WalkSome(ctx, want, fn)
 	})
 }
 
