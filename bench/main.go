@@ -41,6 +41,13 @@ func main() {
 		started(os.Args[2])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "git-export" {
+		if err := gitExport(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -80,7 +87,7 @@ func run() error {
 	for _, part := range []struct {
 		name    string
 		measure func() error
-	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}} {
+	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}, {"git", b.git}, {"year", b.year}} {
 		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], part.name) {
 			continue
 		}

@@ -202,3 +202,9 @@ func TestAttributesThatTakeForEver(t *testing.T) {
 		assertError(t, err, want, "\x00")
 	}
 }
+
+// drain reads as much as an agent is sent.
+func drain(f deploy.TreeFile, r io.Reader) error {
+	_, err := io.Copy(io.Discard, io.LimitReader(r, f.Size))
+	return err
+}

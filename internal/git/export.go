@@ -63,6 +63,7 @@ type item struct {
 	file  deploy.TreeFile
 	hash  plumbing.Hash
 	subst bool // it has placeholders that are filled in
+	lfs   bool // it may be a pointer of Git LFS
 }
 
 // blob reads a small file's blob.
@@ -146,15 +147,28 @@ func (w *walker) below(hash plumbing.Hash, subdir string) error {
 // made is a content that is not the blob's.
 type made struct {
 	content []byte
+	file    *lfsFile // in the place of content
 }
 
-func (c *made) give(_ *walker, f deploy.TreeFile, fn func(deploy.TreeFile, io.Reader) error) error {
+func (c *made) give(w *walker, f deploy.TreeFile, fn func(deploy.TreeFile, io.Reader) error) error {
+	if c.file != nil {
+		return c.file.give(w, f, fn)
+	}
 	return fn(f, bytes.NewReader(c.content))
 }
 
 // made makes the content of a file that is not its blob's, and notes it in the
 // item; nil = it is the blob, or is not wanted.
 func (w *walker) made(it *item, wanted bool) (*made, error) {
+	if it.lfs && wanted {
+		p, ok, err := w.pointer(*it)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			return w.fromLFS(it, p)
+		}
+	}
 	if !it.subst {
 		return nil, nil
 	}
@@ -167,6 +181,20 @@ func (w *walker) made(it *item, wanted bool) (*made, error) {
 	}
 	it.file.Size, it.file.Blob = int64(len(b)), plumbing.ComputeHash(plumbing.BlobObject, b).String()
 	return &made{content: b}, nil
+}
+
+// fromLFS gives the content that a pointer stands for.
+func (w *walker) fromLFS(it *item, p pointer) (*made, error) {
+	if p.size == 0 {
+		it.file.Size, it.file.Blob = 0, plumbing.ComputeHash(plumbing.BlobObject, nil).String()
+		return &made{}, nil
+	}
+	f, err := w.lfs(p, it.file.Path)
+	if err != nil {
+		return nil, err
+	}
+	it.file.Size, it.file.Blob = f.size, f.blob.String()
+	return &made{file: f}, nil
 }
 
 func (w *walker) substituted(b []byte) ([]byte, error) {

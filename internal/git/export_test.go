@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,63 @@ func SetPacksMost(t *testing.T, n int) {
 	t.Cleanup(func() { packsMost = old })
 }
 
+// PacksMost changes how many packs a mirror may have, for a whole process.
+func PacksMost(n int) { packsMost = n }
+
+// SetMemoryMost changes for one test what may be in memory, in bytes.
+func SetMemoryMost(t *testing.T, n int64) {
+	old := memoryMost
+	memoryMost = n
+	t.Cleanup(func() { memoryMost = old })
+}
+
+// SetMadeMost changes for one test how many bytes the deltas of a pack may make.
+func SetMadeMost(t *testing.T, n int64) {
+	old := madeMost
+	madeMost = n
+	t.Cleanup(func() { madeMost = old })
+}
+
+// Waiting is how many commits are waited for.
+func (m *Mirror) Waiting() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.waiting)
+}
+
+// DeltaPack writes a pack of one object and deltas, each upon the one before,
+// or, where it says so, all upon the first.
+func DeltaPack(t *testing.T, w io.Writer, content string, deltas []string, chain bool) {
+	p, err := newPacker(w, 1+len(deltas))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := int64(packHead)
+	if err := p.add(plumbing.ZeroHash, plumbing.BlobObject, int64(len(content)), strings.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	base := first
+	for _, d := range deltas {
+		at := p.at
+		if _, err := (counted{p}).Write(appendHead(nil, plumbing.OFSDeltaObject, int64(len(d)), at-base)); err != nil {
+			t.Fatal(err)
+		}
+		p.z.Reset(counted{p})
+		if _, err := io.WriteString(p.z, d); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if chain {
+			base = at
+		}
+	}
+	if _, err := p.end(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Dir is where the mirror stands.
 func (m *Mirror) Dir() string { return m.dir }
 
@@ -39,7 +97,12 @@ const ForgeKeys = forgeKeys
 
 // Index writes the index of a pack.
 func Index(ctx context.Context, pack []byte, path string) error {
-	x, err := indexPack(ctx, bytes.NewReader(pack), int64(len(pack)))
+	in := newArriving(bytes.NewReader(pack))
+	in.copy(io.Discard, bytes.NewReader(pack))
+	x, err := indexPack(ctx, in, filepath.Dir(path))
+	if err == nil {
+		err = x.unresolved()
+	}
 	if err != nil {
 		return err
 	}
@@ -86,4 +149,18 @@ func Fill(ctx context.Context, m *Mirror, commit, format string) (text string, e
 	defer func() { w.o.close() }()
 	b, err := w.substituted([]byte("$Format:" + format + "$"))
 	return string(b), err
+}
+
+// SetLFSCacheMost changes for one test how many bytes of LFS files are kept.
+func SetLFSCacheMost(t *testing.T, n int64) {
+	old := lfsCacheMost
+	lfsCacheMost = n
+	t.Cleanup(func() { lfsCacheMost = old })
+}
+
+// SetModulesMost changes for one test how many submodules a commit may have.
+func SetModulesMost(t *testing.T, n int) {
+	old := modulesMost
+	modulesMost = n
+	t.Cleanup(func() { modulesMost = old })
 }

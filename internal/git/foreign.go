@@ -92,7 +92,7 @@ func (f *Foreign) tree(ctx context.Context, hash plumbing.Hash, prefix string, d
 			}
 			continue
 		case filemode.Submodule:
-			return errors.New("it has submodules, which this version cannot fetch")
+			continue // its files are another repository's
 		case filemode.Executable:
 			file.Mode = deploy.TreeExecutable
 		case filemode.Symlink:

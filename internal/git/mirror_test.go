@@ -217,6 +217,10 @@ func TestMain(m *testing.M) {
 			fmt.Println(err)
 			os.Exit(1)
 		}
+		// Not as its parent sees it, which is told at least its own.
+		b, _ := os.ReadFile("/proc/self/status")
+		_, peak, _ := strings.Cut(string(b), "VmHWM:")
+		fmt.Println(strings.Fields(peak)[0])
 		os.Exit(0)
 	}
 	dir := os.Getenv("TEST_FETCH_INTO")
@@ -228,6 +232,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
+	git.PacksMost(2) // so that it is killed while it makes packs one, too
 	in := bufio.NewScanner(os.Stdin)
 	fmt.Println("ready")
 	for in.Scan() {
@@ -292,6 +297,12 @@ func TestKillWhileFetchingLeavesAMirrorThatGoesOn(t *testing.T) {
 		if got := files(t, m, sha); len(got) != 201 || got["a"] != fmt.Sprintf("file:%d", i) {
 			t.Fatalf("after a kill there are %d files, a is %q", len(got), got["a"])
 		}
+		// What is left over goes with the next push.
+		next := r.commit("b", fmt.Sprint(i))
+		if got, err := m.Fetch(t.Context(), next, "refs/heads/main"); got != next || err != nil {
+			t.Fatalf("the next push after a kill: %s, %v", got, err)
+		}
+		r.git("reset", "-q", "--hard", list[len(list)-1])
 		if left, _ := filepath.Glob(filepath.Join(m.Dir(), "objects/pack/tmp_*")); len(left) > 0 {
 			t.Errorf("%v is left over", left)
 		}

@@ -22,9 +22,9 @@ import (
 	"deployhook/internal/git"
 )
 
-// sshd starts a real sshd on loopback that lets one key in; it gives its
-// address and the known_hosts line of its key.
-func sshd(t *testing.T, login ssh.PublicKey) (addr, known string) {
+// sshd starts a real sshd on loopback that lets one key in, with extra lines in
+// its config; it gives its address and the known_hosts line of its key.
+func sshd(t *testing.T, login ssh.PublicKey, extra ...string) (addr, known string) {
 	t.Helper()
 	bin := "/usr/sbin/sshd"
 	if _, err := os.Stat(bin); err != nil {
@@ -58,7 +58,8 @@ PermitRootLogin yes
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 SetEnv HOME=%s
-`, port, key, authorized, dir)) // what stands in ~/.bashrc is none of the test's business
+%s
+`, port, key, authorized, dir, strings.Join(extra, "\n"))) // what stands in ~/.bashrc is none of the test's business
 	if os.Getuid() == 0 {
 		// Where sshd of this system separates its privileges.
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {

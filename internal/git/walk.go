@@ -46,36 +46,53 @@ func (m *Mirror) WalkSome(ctx context.Context, commit string, want func(deploy.T
 // WalkSome is [Export.Walk] for the files that want says yes to. It is asked
 // of every file once, in git's order, before the content and the size are known.
 func (x *Export) WalkSome(ctx context.Context, want func(deploy.TreeFile) bool, fn func(deploy.TreeFile, io.Reader) error) error {
-	return x.walk(ctx, func(w *walker, it item) error {
+	w := x.walker(ctx, func(w *walker, it item) error {
 		wanted := want(it.file)
 		made, err := w.made(&it, wanted)
 		switch {
 		case err != nil || !wanted:
 			return err
 		case made != nil:
+			if err := w.ahead.rest(); err != nil {
+				return err
+			}
 			return made.give(w, it.file, fn)
 		}
-		f := it.file
-		var obj plumbing.EncodedObject
-		var b []byte
-		err = w.heal(func() (err error) {
-			if obj, err = w.o.object(it.hash); err == nil && obj.Size() <= streamAbove {
-				b, err = w.o.content(obj, it.hash)
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("reading %q of %s: %w", f.Path, w.m.remote.Repository, err)
-		}
-		f.Size = obj.Size()
-		switch {
-		case f.Mode == deploy.TreeSymlink && (f.Size == 0 || f.Size > linkMost || bytes.IndexByte(b, 0) >= 0):
-			return fmt.Errorf("the link %q of %s points to what is no name", cut(f.Path), w.m.remote.Repository)
-		case f.Size > streamAbove:
-			return w.stream(f, obj, it.hash, fn)
-		}
-		return fn(f, bytes.NewReader(b))
+		return w.ahead.add(w.o, it.file, it.hash)
 	})
+	w.give = fn
+	return w.run(x.view.Subdir)
+}
+
+// deliver gives one file. What was not read ahead is read now.
+func (w *walker) deliver(r *readFile) error {
+	f, b := r.file, r.b
+	if r.err == nil {
+		f.Size = int64(len(b))
+		return w.content(f, b)
+	}
+	var obj plumbing.EncodedObject
+	err := w.heal(func() (err error) {
+		if obj, err = w.o.object(r.hash); err == nil && obj.Size() <= streamAbove {
+			b, err = w.o.content(obj, r.hash)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("reading %q of %s: %w", f.Path, w.m.remote.Repository, err)
+	}
+	if f.Size = obj.Size(); f.Size > streamAbove && f.Mode != deploy.TreeSymlink {
+		return w.stream(f, obj, r.hash, w.give)
+	}
+	return w.content(f, b)
+}
+
+// content gives a file whose content is in memory.
+func (w *walker) content(f deploy.TreeFile, b []byte) error {
+	if f.Mode == deploy.TreeSymlink && (f.Size == 0 || f.Size > linkMost || bytes.IndexByte(b, 0) >= 0) {
+		return fmt.Errorf("the link %q of %s points to what is no name", cut(f.Path), w.m.remote.Repository)
+	}
+	return w.give(f, bytes.NewReader(b))
 }
 
 // List gives every file of a commit, as [Mirror.Walk] does, with its size but
@@ -120,7 +137,11 @@ func (m *Mirror) Measure(ctx context.Context, commit string) (files int, size in
 
 // Bring fetches what a commit needs that is not in its repository.
 func (x *Export) Bring(ctx context.Context) error {
-	return x.walk(ctx, func(*walker, item) error { return nil })
+	return x.walk(ctx, func(w *walker, it item) error {
+		it.subst = false
+		_, err := w.made(&it, true)
+		return err
+	})
 }
 
 // Measure counts the files that are delivered and their bytes. What is kept
@@ -145,17 +166,30 @@ func (m *Mirror) reading(ctx context.Context, commit string, fn func(*objects) e
 	return w.heal(func() error { return fn(w.o) })
 }
 
+func (x *Export) walker(ctx context.Context, fn func(*walker, item) error) *walker {
+	return &walker{ctx: ctx, m: x.m, commit: x.commit, x: x, fn: fn, files: new(int), count: new(int)}
+}
+
 func (x *Export) walk(ctx context.Context, fn func(*walker, item) error) error {
-	w := &walker{ctx: ctx, m: x.m, commit: x.commit, x: x, fn: fn, files: new(int)}
-	return w.run(x.view.Subdir)
+	return x.walker(ctx, fn).run(x.view.Subdir)
 }
 
 // run walks one repository.
 func (w *walker) run(subdir string) error {
+	w.subdir = subdir
+	if w.give != nil {
+		w.ahead = newAhead(w.deliver)
+		defer w.ahead.end()
+	}
 	if err := w.open(); err != nil {
 		return err
 	}
-	defer func() { w.o.close() }()
+	defer func() {
+		if w.ahead != nil {
+			w.ahead.settle()
+		}
+		w.o.close()
+	}()
 	err := w.heal(func() error {
 		c, err := w.o.commit(plumbing.NewHash(w.commit))
 		if err == nil {
@@ -167,9 +201,14 @@ func (w *walker) run(subdir string) error {
 		return fmt.Errorf("reading commit %s of %s: %w", cut(w.commit), w.m.remote.Repository, err)
 	}
 	if subdir != "" {
-		return w.below(w.root, subdir)
+		err = w.below(w.root, subdir)
+	} else {
+		err = w.tree(w.root, "", 0)
 	}
-	return w.tree(w.root, "", 0)
+	if err != nil || w.ahead == nil {
+		return err
+	}
+	return w.ahead.rest()
 }
 
 type walker struct {
@@ -183,8 +222,17 @@ type walker struct {
 	healed  bool  // it was fetched anew for this walk
 	files   *int  // seen so far, those of other repositories in this one too
 
+	give  func(deploy.TreeFile, io.Reader) error // gets what is read; nil = nothing is
+	ahead *ahead                                 // nil = nothing is read
+
 	root   plumbing.Hash // the commit's tree
 	skip   string        // what paths in the repository begin with and delivered ones do not
+	subdir string
+	alone  bool              // submodules are passed by
+	prefix string            // what delivered paths begin with: where a submodule is
+	count  *int              // submodules seen so far
+	depth  int               // submodules around this one
+	mods   map[string]module // nil until one is met
 	attrs  attributes
 	pretty *pretty // nil until a file has placeholders
 }
@@ -240,6 +288,9 @@ func (w *walker) heal(fn func() error) error {
 				return fmt.Errorf("%w, and it could not be fetched anew: %w", err, rerr)
 			}
 		}
+		if w.ahead != nil {
+			w.ahead.settle()
+		}
 		w.o.close()
 		if oerr := w.open(); oerr != nil {
 			return oerr
@@ -256,7 +307,7 @@ func (w *walker) stream(f deploy.TreeFile, obj plumbing.EncodedObject, hash plum
 	r, err := obj.Reader()
 	if err == nil {
 		defer r.Close()
-		err = fn(f, newVerifier(r, plumbing.BlobObject, f.Size, hash))
+		err = verified(f, r, hash, fn)
 	} else {
 		err = fmt.Errorf("%w: object %s: %w", errDamaged, hash, err)
 	}
@@ -265,6 +316,29 @@ func (w *walker) stream(f deploy.TreeFile, obj plumbing.EncodedObject, hash plum
 		return fmt.Errorf("reading %q of %s: %w; a retry fetches it anew", cut(f.Path), w.m.remote.Repository, err)
 	}
 	return err
+}
+
+// verified gives fn a content that is held against its id.
+func verified(f deploy.TreeFile, r io.Reader, hash plumbing.Hash, fn func(deploy.TreeFile, io.Reader) error) error {
+	v := newVerifier(r, plumbing.BlobObject, f.Size, hash)
+	c := &counter{r: v}
+	err := fn(f, c)
+	if err == nil && c.n == f.Size {
+		err = v.check() // who reads no further than the size does not meet the end
+	}
+	return err
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // list reads a directory.
@@ -304,7 +378,7 @@ func (w *walker) tree(hash plumbing.Hash, prefix string, depth int) error {
 			return fmt.Errorf("%s has %q: %w", name, cut(path), err)
 		case seen[e.name]:
 			return fmt.Errorf("%s has %q twice", name, cut(path))
-		case len(path) > pathMost:
+		case len(w.prefix)+len(path) > pathMost:
 			return fmt.Errorf("%s has a path of more than %d bytes: %q", name, pathMost, cut(path))
 		}
 		seen[e.name] = true
@@ -326,7 +400,7 @@ func (w *walker) entry(e entry, path string, depth int) error {
 	if err != nil || w.x.view.Rules && attrs.set(exportIgnore) {
 		return err
 	}
-	it := item{file: deploy.TreeFile{Path: strings.TrimPrefix(path, w.skip), Blob: e.hash.String()}, hash: e.hash}
+	it := item{file: deploy.TreeFile{Path: w.prefix + strings.TrimPrefix(path, w.skip), Blob: e.hash.String()}, hash: e.hash}
 	switch e.mode {
 	case filemode.Dir:
 		return w.tree(e.hash, path+"/", depth+1)
@@ -338,10 +412,11 @@ func (w *walker) entry(e entry, path string, depth int) error {
 		it.file.Mode = deploy.TreeSymlink
 		return w.fn(w, it)
 	case filemode.Submodule:
-		return fmt.Errorf("%q of %s is a submodule, which this version cannot fetch", cut(path), name)
+		return w.submodule(e, path, it.file.Path)
 	default:
 		return fmt.Errorf("%q of %s has mode %o, which is none of git's", cut(path), name, uint32(e.mode))
 	}
 	it.subst = w.x.view.Rules && attrs.set(exportSubst)
+	it.lfs = attrs.is(filterName, "lfs")
 	return w.fn(w, it)
 }
