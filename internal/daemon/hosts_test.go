@@ -323,7 +323,7 @@ func TestUnfinishedSwitchWaitsForAHostThatIsAway(t *testing.T) {
 		return err == nil
 	})
 	r := f.want(id, "lost")
-	saying(t, why(r), "web2:"+f.path("srv")+" could not be reached", "was abandoned by ", "on web1 the job ended ")
+	saying(t, why(r), "web2:"+f.path("srv")+" could not be reached", "was abandoned by ", "; on web1 it ended succeeded")
 	f.hosts[1].Up()
 	f.want(f.push("six"), "succeeded")
 	f.everywhere("six")

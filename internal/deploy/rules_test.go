@@ -545,6 +545,36 @@ func TestRecoverFollowsItsTable(t *testing.T) {
 	}
 }
 
+func TestHostsAreRecoveredTogether(t *testing.T) {
+	const n, s, d, p, u, b = RecoverNothing, RecoverSuccess, RecoverDrop, RecoverProve, RecoverUndo, RecoverBlocked
+	for _, tt := range []struct {
+		each []Recovery
+		lack int // the host where the release is not whole; -1 = none
+		want Recovery
+	}{
+		{[]Recovery{n, n}, -1, n},
+		{[]Recovery{d, n}, -1, d},
+		{[]Recovery{n, d}, 0, d},
+		{[]Recovery{p, n}, -1, p},
+		{[]Recovery{p, d, n}, -1, p},
+		{[]Recovery{p, p}, 0, p}, // it is current there: the journal tells it
+		{[]Recovery{p, n}, 1, u},
+		{[]Recovery{d, p}, 0, u},
+		{[]Recovery{p, u}, -1, u},
+		{[]Recovery{u, n}, -1, u},
+		{[]Recovery{s, p, p}, -1, s},
+		{[]Recovery{p, s}, -1, s},
+		{[]Recovery{s, u}, -1, s},
+		{[]Recovery{p, b}, -1, b},
+		{[]Recovery{s, b}, -1, b},
+		{nil, -1, n},
+	} {
+		if got := RecoverAll(tt.each, func(i int) bool { return i != tt.lack }); got != tt.want {
+			t.Errorf("RecoverAll(%v), not whole on %d: %s, want %s", tt.each, tt.lack, got, tt.want)
+		}
+	}
+}
+
 // journal makes lines from words: "a" live, "-a" bad, "xa" removed, "<a" a
 // rollback that pops, "pa" prepared.
 func journal(words ...string) []ReleaseLine {

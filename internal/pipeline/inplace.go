@@ -56,7 +56,7 @@ func (j *job) deployInPlace(ctx context.Context) outcome {
 	began := time.Now()
 	x, err := j.bring(ctx, mirror)
 	if err == nil {
-		err = eachOf(j.left(), func(p *jobPart) error { return p.stage(ctx, mirror, x) })
+		err = eachOf(j.left(), func(p *jobPart) error { return p.inTurn(ctx, func() error { return p.stage(ctx, mirror, x) }) })
 	}
 	if err == nil {
 		var why string

@@ -38,6 +38,7 @@ type job struct {
 	begun   bool   // steps of it may have run; a deploy job has then passed what could keep it from beginning
 	release string // the id of the release to switch to, the same on all hosts
 	parts   []*jobPart
+	turns   chan struct{} // full while as many hosts get the tree as may at once
 
 	// Of a switch that was cut short.
 	reopened    int           // times that its paths were opened again
@@ -331,8 +332,8 @@ func (j *job) test(ctx context.Context) outcome {
 	kind := sync.OnceValue(func() deploy.CacheKind { return j.cacheKind(ctx) })
 	return j.every(func(p *jobPart) outcome {
 		if x != nil {
-			err := p.conn.Put(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error { return x.Walk(ctx, fn) })
-			if err != nil {
+			put := func(fn func(deploy.TreeFile, io.Reader) error) error { return x.Walk(ctx, fn) }
+			if err := p.inTurn(ctx, func() error { return p.conn.Put(ctx, put) }); err != nil {
 				return j.ends(ctx, err)
 			}
 		}

@@ -60,6 +60,7 @@ func (j *job) split() {
 		}
 		parts = append(parts, p)
 	}
+	j.turns = make(chan struct{}, treesAtOnce)
 	j.mu.Lock()
 	j.parts = parts
 	j.mu.Unlock()
@@ -117,6 +118,21 @@ func eachOf(parts []*jobPart, fn func(*jobPart) error) error {
 	return both(errs...)
 }
 
+// treesAtOnce bounds on how many hosts the tree of one job is sent side by
+// side: each takes memory for what is on its way.
+const treesAtOnce = 16
+
+// inTurn sends the tree to a host when few enough others are at it.
+func (p *jobPart) inTurn(ctx context.Context, send func() error) error {
+	select {
+	case p.turns <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-p.turns }()
+	return send()
+}
+
 // every is each for what ends with an outcome: that of the job is the worst.
 func (j *job) every(fn func(*jobPart) outcome) outcome {
 	parts := j.active()
@@ -151,13 +167,19 @@ func worst(parts []*jobPart, outs []outcome) outcome {
 			}
 			all.state = state
 			all.cause, all.waiting = first(all.cause, o.cause), first(all.waiting, o.waiting)
-			if o.err != "" {
-				texts = append(texts, parts[i].named(errors.New(o.err)))
+			switch err := errors.New(o.err); {
+			case o.err == "":
+			case o.blocked != nil: // it names the hosts
+				all.err = o.err
+			default:
+				texts = append(texts, parts[i].named(err))
 			}
 			all.block(o.blocked)
 		}
 		if all.state != "" {
-			if err := both(texts...); err != nil {
+			if err := both(texts...); err != nil && all.err != "" {
+				all.err += "; " + err.Error()
+			} else if err != nil {
 				all.err = err.Error()
 			}
 			return all
@@ -189,7 +211,7 @@ func (e severalErrors) Error() string {
 	var b strings.Builder
 	for i, err := range e {
 		if i == errorsShown {
-			fmt.Fprintf(&b, "; and so on %d more", len(e)-i)
+			fmt.Fprintf(&b, "; and %d more", len(e)-i)
 			break
 		}
 		if i > 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,7 +117,11 @@ func (j *job) reopen(ctx context.Context, cause error) outcome {
 	j.log.Warn("the switch was cut short; opening its path again", "err", cause)
 	j.hangUp()
 	if j.reopened++; j.reopened > reopenedMost {
-		return j.blockedAt(j.active(), cause.Error())
+		cut := slices.DeleteFunc(j.active(), func(p *jobPart) bool { return !p.switched })
+		if len(cut) == 0 {
+			cut = j.active()
+		}
+		return j.blockedAt(cut, cause.Error())
 	}
 	if j.reopened > 1 && !j.pause(time.Duration(j.reopened)*time.Second) {
 		return outcome{state: deploy.Running}
@@ -228,7 +233,11 @@ func (j *job) lacking(out outcome) outcome {
 	}
 	text := both(texts...).Error()
 	if rest := j.active(); len(rest) > 0 {
-		text += fmt.Sprintf("; on %s the job ended %s", names(rest), out.state)
+		how := "it ended " + string(out.state)
+		if out.state == deploy.Queued {
+			how = "nothing was switched"
+		}
+		text += fmt.Sprintf("; on %s %s", names(rest), how)
 		if why := first(out.err, out.cause); why != "" {
 			text += ": " + why
 		}
@@ -414,6 +423,9 @@ func (j *job) decide(ctx context.Context, cause error, what deploy.Recovery) (ou
 			return j.undo(ctx, j.undoing()), true
 		}
 		return j.carryOut(ctx), true
+	}
+	if slices.ContainsFunc(j.active(), func(p *jobPart) bool { return p.back != "" }) {
+		return j.wentBack(ctx, j.undoing()), true // all are back, and the last did not say so any more
 	}
 	return outcome{}, false
 }

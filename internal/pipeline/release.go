@@ -184,7 +184,7 @@ func (j *job) prepare(ctx context.Context, mirror *git.Mirror) error {
 	}
 	j.release = want.Release
 	err = j.each(func(p *jobPart) error {
-		if err := p.fill(ctx, x); err != nil {
+		if err := p.inTurn(ctx, func() error { return p.fill(ctx, x) }); err != nil {
 			return err
 		}
 		return p.conn.Shared(ctx)
@@ -345,8 +345,7 @@ func (j *job) anySwitched() bool {
 // switch from its end.
 func (j *job) undo(ctx context.Context, cause error) outcome {
 	j.undone = cause
-	parts := j.active()
-	for _, p := range slices.Backward(parts) {
+	for _, p := range slices.Backward(j.active()) {
 		if !p.switched {
 			if j.run.Target == "" && !p.there && p.back == "" {
 				p.bad(ctx)
@@ -358,9 +357,15 @@ func (j *job) undo(ctx context.Context, cause error) outcome {
 		}
 		p.switched = false
 	}
+	return j.wentBack(ctx, cause)
+}
+
+// wentBack is the outcome of a job whose switch was put back on all hosts.
+func (j *job) wentBack(ctx context.Context, cause error) outcome {
 	safe, cancel := settling(ctx)
 	defer cancel()
-	_ = j.each(func(p *jobPart) error { // in the log
+	parts := j.active()
+	_ = eachOf(parts, func(p *jobPart) error { // in the log
 		if p.back != "" {
 			_ = p.prune(safe)
 		}

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"golang.org/x/sys/unix"
@@ -75,6 +76,20 @@ func Open(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
 	return s, nil
 }
 
+// lockWait is how long the lock is waited for: what a daemon was about to start
+// when it was killed has it a moment longer.
+const lockWait = 2 * time.Second
+
+// flock takes a lock that nobody has, or has any more in a moment.
+func flock(f *os.File) error {
+	for end := time.Now().Add(lockWait); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
 // lockDir takes the flock that keeps a second daemon away. The file is never
 // removed: two could hold locks on two files of the same name.
 func lockDir(dir string) (*os.File, error) {
@@ -86,7 +101,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking the data directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(f); err != nil {
 		pid := make([]byte, 32)
 		n, _ := f.Read(pid)
 		f.Close()

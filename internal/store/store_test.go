@@ -115,6 +115,20 @@ func TestWhatWasAcceptedSurvivesAKill(t *testing.T) {
 	}
 }
 
+func TestDaemonThatIsEndingIsWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir)
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	again, err := open(dir)
+	if cerr := <-closed; cerr != nil || err != nil {
+		t.Fatalf("%v, %v", cerr, err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSecondDaemonIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, dir)
