@@ -27,7 +27,12 @@ func (c *chunks) AppendLog(_ context.Context, _ deploy.StepAt, seq int64, lines 
 	if c.text == nil {
 		c.text = map[int64][]deploy.LogLine{}
 	}
-	c.text[seq] = lines
+	// What the log gives is its own again when this returns.
+	c.text[seq] = make([]deploy.LogLine, len(lines))
+	for i, l := range lines {
+		l.Text = bytes.Clone(l.Text)
+		c.text[seq][i] = l
+	}
 	c.top = max(c.top, seq)
 	return nil
 }

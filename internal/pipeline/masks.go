@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"encoding/base64"
 	"slices"
 	"strings"
@@ -19,7 +20,13 @@ type masks struct {
 	all     []*pattern
 	begins  [1 << 16 / 64]uint64 // pairs of bytes with which one of them may begin, a bit each
 	ends    [256]bool            // first bytes of these pairs
+	skips   *[1 << 16]uint8      // by the last two bytes of a window: see next; nil without patterns
+	escapes []byte               // what may stand in a text in place of a byte of a pattern
 }
+
+// window is how many bytes are looked at together: where none of them is an
+// escape, they are the first bytes of whatever is masked there.
+const window = minSecret
 
 // pattern is one text to mask.
 type pattern struct {
@@ -58,11 +65,88 @@ func newMasks(values []string) *masks {
 		}
 	}
 	slices.SortStableFunc(m.all, func(a, b *pattern) int { return len(b.text) - len(a.text) })
+	if len(m.all) == 0 {
+		return m
+	}
+	m.skips = new([1 << 16]uint8)
+	for i := range m.skips {
+		m.skips[i] = window - 1
+	}
+	m.escapes = []byte("%\\\n\r")
 	for _, p := range m.all {
 		m.byFirst[p.text[0]] = append(m.byFirst[p.text[0]], p)
 		m.mark(p)
+		for at := range window - 1 {
+			pair := &m.skips[uint(p.text[at])<<8|uint(p.text[at+1])]
+			*pair = min(*pair, uint8(window-2-at))
+		}
+		if bytes.IndexByte(p.text, ' ') >= 0 && !slices.Contains(m.escapes, '+') {
+			m.escapes = append(m.escapes, '+')
+		}
 	}
 	return m
+}
+
+// escapeSearch finds the escapes of a text one after the other.
+type escapeSearch struct {
+	next [8]int // by its place among the escapes: where the next one of it is
+	used bool
+}
+
+// from gives where the first of escapes stands in text from i on, len(text)
+// when there is none. It is asked for places that only grow.
+func (e *escapeSearch) from(text, escapes []byte, i int) int {
+	first := len(text)
+	for k, c := range escapes {
+		if !e.used || e.next[k] < i {
+			if e.next[k] = bytes.IndexByte(text[i:], c); e.next[k] < 0 {
+				e.next[k] = len(text)
+			} else {
+				e.next[k] += i
+			}
+		}
+		first = min(first, e.next[k])
+	}
+	e.used = true
+	return first
+}
+
+// next gives the first place of text from i on at which match must look,
+// len(text) when there is none.
+//
+// Most of an output is passed over by its windows: the last two bytes of one
+// say how far the next beginning of a pattern can be away (the algorithm of
+// Wu and Manber, "A fast algorithm for multi-pattern searching", 1994). That
+// holds for windows without an escape; the others are looked at byte by byte.
+func (m *masks) next(text []byte, i int, escapes *escapeSearch) int {
+	for m.skips != nil && i < len(text) {
+		stop := escapes.from(text, m.escapes, i)
+		for i+window <= stop {
+			if skip := m.skips[uint(text[i+window-2])<<8|uint(text[i+window-1])]; skip > 0 {
+				i += int(skip)
+				continue
+			}
+			if m.mayBegin(text[i:]) {
+				return i
+			}
+			i++
+		}
+		for ; i <= stop && i < len(text); i++ {
+			if m.mayBegin(text[i:]) {
+				return i
+			}
+		}
+	}
+	return len(text)
+}
+
+// mayBegin says whether some pattern begins as text does, which is not empty.
+func (m *masks) mayBegin(text []byte) bool {
+	if len(text) == 1 {
+		return m.ends[text[0]]
+	}
+	at := uint(text[0])<<8 | uint(text[1])
+	return m.begins[at/64]&(1<<(at%64)) != 0
 }
 
 // secretParts are a value, and each line of one that has several: programs
@@ -121,13 +205,10 @@ func (m *masks) mark(p *pattern) {
 }
 
 // match gives the length of the longest masked text at the start of text (0 =
-// none), and whether text ends within one that is longer.
+// none), and whether text ends within one that is longer. text mayBegin one.
 func (m *masks) match(text []byte) (n int, partial bool) {
 	if len(text) == 1 {
 		return 0, true // ends says that some pattern begins with it
-	}
-	if at := uint(text[0])<<8 | uint(text[1]); m.begins[at/64]&(1<<(at%64)) == 0 {
-		return 0, false
 	}
 	list := m.byFirst[text[0]]
 	if c := text[0]; c == '%' || c == '\\' || c == '+' {
