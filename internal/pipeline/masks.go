@@ -20,13 +20,14 @@ type masks struct {
 	all     []*pattern
 	begins  [1 << 16 / 64]uint64 // pairs of bytes with which one of them may begin, a bit each
 	ends    [256]bool            // first bytes of these pairs
-	skips   *[1 << 16]uint8      // by the last two bytes of a window: see next; nil without patterns
+	window  int                  // bytes of the shortest of them that are looked at together, at most windowMost
+	within  [1 << 16 / 64]uint64 // pairs of bytes within the windows of all, a bit each
 	escapes []byte               // what may stand in a text in place of a byte of a pattern
 }
 
-// window is how many bytes are looked at together: where none of them is an
-// escape, they are the first bytes of whatever is masked there.
-const window = minSecret
+// windowMost is enough to pass over text fast: a longer window has more pairs,
+// which are found more often.
+const windowMost = 8
 
 // pattern is one text to mask.
 type pattern struct {
@@ -68,23 +69,29 @@ func newMasks(values []string) *masks {
 	if len(m.all) == 0 {
 		return m
 	}
-	m.skips = new([1 << 16]uint8)
-	for i := range m.skips {
-		m.skips[i] = window - 1
-	}
+	m.window = min(windowMost, len(m.all[len(m.all)-1].text))
 	m.escapes = []byte("%\\\n\r")
 	for _, p := range m.all {
 		m.byFirst[p.text[0]] = append(m.byFirst[p.text[0]], p)
 		m.mark(p)
-		for at := range window - 1 {
-			pair := &m.skips[uint(p.text[at])<<8|uint(p.text[at+1])]
-			*pair = min(*pair, uint8(window-2-at))
+		for at := range m.window - 1 {
+			setPair(&m.within, p.text[at], p.text[at+1])
 		}
 		if bytes.IndexByte(p.text, ' ') >= 0 && !slices.Contains(m.escapes, '+') {
 			m.escapes = append(m.escapes, '+')
 		}
 	}
 	return m
+}
+
+func setPair(set *[1 << 16 / 64]uint64, a, b byte) {
+	at := uint(a)<<8 | uint(b)
+	set[at/64] |= 1 << (at % 64)
+}
+
+func hasPair(set *[1 << 16 / 64]uint64, a, b byte) bool {
+	at := uint(a)<<8 | uint(b)
+	return set[at/64]&(1<<(at%64)) != 0
 }
 
 // escapeSearch finds the escapes of a text one after the other.
@@ -114,22 +121,27 @@ func (e *escapeSearch) from(text, escapes []byte, i int) int {
 // next gives the first place of text from i on at which match must look,
 // len(text) when there is none.
 //
-// Most of an output is passed over by its windows: the last two bytes of one
-// say how far the next beginning of a pattern can be away (the algorithm of
-// Wu and Manber, "A fast algorithm for multi-pattern searching", 1994). That
-// holds for windows without an escape; the others are looked at byte by byte.
+// Most of an output is passed over by looking at one pair of bytes of each
+// window: where what stands before it is no escape, it is a pair of a pattern,
+// or none begins there.
 func (m *masks) next(text []byte, i int, escapes *escapeSearch) int {
-	for m.skips != nil && i < len(text) {
+	if len(m.all) == 0 {
+		return len(text)
+	}
+	stride := m.window - 1
+	for i < len(text) {
 		stop := escapes.from(text, m.escapes, i)
-		for i+window <= stop {
-			if skip := m.skips[uint(text[i+window-2])<<8|uint(text[i+window-1])]; skip > 0 {
-				i += int(skip)
+		// Each place from i to at has this pair within its window.
+		for at := i + stride - 1; at+1 < stop; at += stride {
+			if !hasPair(&m.within, text[at], text[at+1]) {
+				i = at + 1
 				continue
 			}
-			if m.mayBegin(text[i:]) {
-				return i
+			for ; i <= at; i++ {
+				if m.mayBegin(text[i:]) {
+					return i
+				}
 			}
-			i++
 		}
 		for ; i <= stop && i < len(text); i++ {
 			if m.mayBegin(text[i:]) {
@@ -145,8 +157,7 @@ func (m *masks) mayBegin(text []byte) bool {
 	if len(text) == 1 {
 		return m.ends[text[0]]
 	}
-	at := uint(text[0])<<8 | uint(text[1])
-	return m.begins[at/64]&(1<<(at%64)) != 0
+	return hasPair(&m.begins, text[0], text[1])
 }
 
 // secretParts are a value, and each line of one that has several: programs
@@ -183,8 +194,7 @@ func (m *masks) mark(p *pattern) {
 	set := func(a byte, more string) {
 		m.ends[a] = true
 		for _, b := range []byte(more) {
-			at := uint(a)<<8 | uint(b)
-			m.begins[at/64] |= 1 << (at % 64)
+			setPair(&m.begins, a, b)
 		}
 	}
 	first, second := p.text[0], p.text[1]

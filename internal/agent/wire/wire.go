@@ -389,6 +389,6 @@ func Protocols() *http.Protocols {
 func HTTP2() *http.HTTP2Config {
 	return &http.HTTP2Config{
 		SendPingTimeout: PingEvery, PingTimeout: PingWait,
-		MaxReadFrameSize: 1 << 18, MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 1 << 20,
+		MaxReadFrameSize: 1 << 18, MaxReceiveBufferPerConnection: 4 << 20, MaxReceiveBufferPerStream: 4 << 20,
 	}
 }
