@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,10 +86,21 @@ func (p *pipes) send(w http.ResponseWriter, s *step) {
 	}
 	go func() { readers.Wait(); close(p.chunks) }()
 	total, flusher, broken := int64(0), http.NewResponseController(w), false
+	processors := 0 // that this process used before the flood
+	defer func() {
+		if processors > 0 {
+			runtime.GOMAXPROCS(processors)
+		}
+	}()
 	for c := range p.chunks {
 		if total += c.size; total > wire.OutputMost {
 			s.stop(stopOutput)
 			continue
+		}
+		if total > floodFrom && processors == 0 {
+			// From reader to sender to connection there is little to do at
+			// once: on several processors most of it is waking the next one.
+			processors = runtime.GOMAXPROCS(1)
 		}
 		if broken {
 			continue

@@ -28,7 +28,8 @@ const (
 	drainTime    = time.Second           // without output, for pipes that something out of reach keeps open
 	drainMost    = 30 * time.Second      // for them in all
 	pipeSize     = 1 << 20               // bytes of a step's pipe
-	outputFrames = 4                     // of a step's output that are sent at once
+	outputFrames = 8                     // of a step's output that are sent at once
+	floodFrom    = 1 << 20               // bytes of a step's output from which it is read in large pieces
 	commandMost  = 96 << 10              // bytes of a command that goes on a command line: one word holds 128 KiB
 	valueMost    = 128 << 10
 )

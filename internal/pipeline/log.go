@@ -120,9 +120,14 @@ func (l *stepLog) take(n uint8, s *stream, text []byte) {
 		whole = len(text)
 	}
 	if whole > 0 {
-		l.add(n, s, s.rest)
+		if len(s.rest) > 0 {
+			// A line goes as one: a chunk may end between its two halves.
+			first := bytes.IndexByte(text[:whole], '\n') + 1
+			l.add(n, s, append(s.rest, text[:first]...))
+			s.rest = s.rest[:0]
+			text, whole = text[first:], whole-first
+		}
 		l.add(n, s, text[:whole])
-		s.rest = s.rest[:0]
 	}
 	s.rest = append(s.rest, text[whole:]...)
 	l.arm()
