@@ -1,8 +1,8 @@
 // Command bench measures deployhook next to adnanh/webhook (Debian's package
 // webhook) in one run, and prints a table. adnanh/webhook verifies the same
 // signature and runs /bin/true; it stores nothing. deployhook has everything on
-// disk before it answers. With the words sizes, accepts, starts or output it
-// measures only these.
+// disk before it answers. With the words sizes, accepts, starts, output or live
+// it measures only these.
 package main
 
 import (
@@ -80,7 +80,7 @@ func run() error {
 	for _, part := range []struct {
 		name    string
 		measure func() error
-	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}} {
+	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}, {"live", b.live}} {
 		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], part.name) {
 			continue
 		}
@@ -302,9 +302,14 @@ var template = sync.OnceValue(func() []byte {
 // push is a signed push, each another one.
 func push(n int64) (body []byte, signature string) {
 	body = bytes.ReplaceAll(template(), []byte(mark), fmt.Appendf(nil, "%020x", n))
+	return body, sign(body)
+}
+
+// sign is the signature of a body as GitHub gives it.
+func sign(body []byte) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)
-	return body, "sha256=" + hex.EncodeToString(mac.Sum(nil))
+	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
 }
 
 type load struct {
