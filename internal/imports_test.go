@@ -32,6 +32,7 @@ var may = map[string][]string{
 	},
 	"internal/doctor":          {"internal/config", "internal/git", "internal/web", "internal/deploy", "systemd"},
 	"internal/store/storetest": {"internal/deploy"},
+	"internal/host/hosttest":   {"internal/deploy"},
 	"internal/setup":           {"internal/config", "internal/deploy"},
 	"cmd/deployhook": {
 		"internal/daemon", "internal/config", "internal/web", "internal/agent", "internal/setup", "internal/adopt", "internal/doctor",

@@ -9,17 +9,21 @@ import (
 )
 
 func (a *app) agentCommand() *cobra.Command {
-	var daemon string
+	var o agent.Options
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Run steps for a daemon (started by deployhook itself)",
 		Long: "The far end: it runs the steps of one job and ends with its connection.\n" +
-			"deployhook or systemd starts it by itself, with a socket as its standard input.",
+			"deployhook, systemd or sshd starts it by itself: with a socket as its standard\ninput, or with --ssh between two pipes.",
 		Example:           "  deployhook agent --daemon deployhook < SOCKET",
 		Args:              args(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		Run:               func(*cobra.Command, []string) { os.Exit(agent.Main(agent.Options{Version: version, Daemon: daemon})) },
+		Run: func(*cobra.Command, []string) {
+			o.Version = version
+			os.Exit(agent.Main(o))
+		},
 	}
-	cmd.Flags().StringVar(&daemon, "daemon", "", "User whose connection is taken (default its own)")
+	cmd.Flags().StringVar(&o.Daemon, "daemon", "", "User whose connection is taken (default its own)")
+	cmd.Flags().BoolVar(&o.SSH, "ssh", false, "Read from standard input and answer on standard output, as sshd wants it")
 	return cmd
 }

@@ -52,6 +52,7 @@ func (a *app) logsCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&q.Job, "job", "", "only of this job")
 	c.Flags().StringVar(&q.Step, "step", "", "only of this step")
+	c.Flags().StringVar(&q.Host, "host", "", "only on this host")
 	c.Flags().IntVar(&q.Tail, "tail", 0, "only so many of the last lines, at most 1000")
 	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on until the run has ended")
 	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")

@@ -46,10 +46,7 @@ func sameStep(a, b *web.Line) bool {
 }
 
 func heading(l web.Line) string {
-	s := "== job " + plain(&l.Job)
-	if l.Host != "local" {
-		s += " on " + plain(&l.Host)
-	}
+	s := "== job " + plain(&l.Job) + on(l.Host)
 	if l.Attempt > 1 {
 		s += fmt.Sprintf(", attempt %d", l.Attempt)
 	}

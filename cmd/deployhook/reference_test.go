@@ -76,6 +76,10 @@ var shapes = []struct {
 		"file": "", "errors": "`{file, line, column, path, message}`; line, column and path may be null", "warnings": "the same", "hooks": "names",
 		"pipelines": "`{name, repository, jobs}`",
 	}},
+	{"A set of a cache: `cache` and `cache clear` print an array", deploy.CacheSet{}, map[string]string{
+		"pipeline": "", "host": "", "user": "that its jobs run as", "kind": "`branch` or `others`", "dirs": "relative to the workspace", "files": "directories and links among them",
+		"bytes": "", "used": "by a job, the last time",
+	}},
 	{"A line of `doctor`, which is an array of them", doctor.Check{}, map[string]string{
 		"name": "what was looked at, as in [doctor](doctor.md); a name may come more than once", "state": "`ok`, `warning` or `failure`", "text": "one sentence",
 		"fix": "what to type, one command a line; may be empty",

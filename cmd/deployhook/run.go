@@ -66,7 +66,7 @@ func (a *app) runCommand() *cobra.Command {
 
 // failure prints the last lines of the step that failed.
 func (a *app) failure(c *cobra.Command, cl *web.Client, r web.Run) error {
-	job, step := failedStep(r)
+	job, host, step := failedStep(r)
 	if step == "" {
 		return nil
 	}
@@ -76,7 +76,7 @@ func (a *app) failure(c *cobra.Command, cl *web.Client, r web.Run) error {
 			last = last[1:]
 		}
 	}}
-	_, err := cl.Lines(c.Context(), r.ID, web.LogQuery{Job: job, Step: step, Tail: tailPieces}, func(lines []web.Line) error {
+	_, err := cl.Lines(c.Context(), r.ID, web.LogQuery{Job: job, Host: host, Step: step, Tail: tailPieces}, func(lines []web.Line) error {
 		for _, l := range lines {
 			p.line(l)
 		}
@@ -86,7 +86,7 @@ func (a *app) failure(c *cobra.Command, cl *web.Client, r web.Run) error {
 		return err
 	}
 	p.end()
-	fmt.Fprintf(a.out, "job %s, step %s: the last lines\n", plain(&job), plain(&step))
+	fmt.Fprintf(a.out, "job %s%s, step %s: the last lines\n", plain(&job), on(host), plain(&step))
 	if len(last) == 0 {
 		fmt.Fprintln(a.out, "  (it printed nothing)")
 	}
@@ -99,7 +99,7 @@ func (a *app) failure(c *cobra.Command, cl *web.Client, r web.Run) error {
 
 // failedStep names the step that a run failed for, which its job's error
 // names too: others may have failed and were let pass.
-func failedStep(r web.Run) (job, step string) {
+func failedStep(r web.Run) (job, host, step string) {
 	for _, j := range r.Jobs {
 		if j.State != "failed" && j.State != "lost" {
 			continue
@@ -109,16 +109,33 @@ func failedStep(r web.Run) (job, step string) {
 				if s.State != "failed" && s.State != "lost" {
 					continue
 				}
-				if job, step = j.Name, s.Name; j.Error != nil && strings.Contains(*j.Error, "step "+s.Name+":") {
-					return job, step
+				job, host, step = j.Name, h.Name, s.Name
+				if j.Error != nil && strings.Contains(*j.Error, at(j, h)+"step "+s.Name+":") {
+					return job, host, step
 				}
 			}
 		}
 		if step != "" {
-			return job, step
+			return job, host, step
 		}
 	}
-	return "", ""
+	return "", "", ""
+}
+
+// at is what an error of a job begins with that is about a host.
+func at(j web.Job, h web.Host) string {
+	if len(j.Hosts) == 1 {
+		return ""
+	}
+	return h.Name + ": "
+}
+
+// on names a host that is not this machine.
+func on(host string) string {
+	if host == "local" {
+		return ""
+	}
+	return " on " + plain(&host)
 }
 
 func (a *app) show(r web.Run) {
@@ -162,6 +179,9 @@ func (a *app) show(r web.Run) {
 		}
 		fmt.Fprintf(a.out, "job %s %s%s\n", j.Name, a.state(j.State), note)
 		for _, h := range j.Hosts {
+			if len(j.Hosts) > 1 || h.Name != "local" {
+				fmt.Fprintf(a.out, "  on %s\n", plain(&h.Name))
+			}
 			for _, s := range h.Steps {
 				note := ""
 				if s.Error != nil {

@@ -16,16 +16,19 @@ func TestFailedStepIsTheOneThatTheJobFailedFor(t *testing.T) {
 		return []web.Host{h}
 	}
 	for name, tt := range map[string]struct {
-		run       web.Run
-		job, step string
+		run             web.Run
+		job, host, step string
 	}{
-		"named by the error": {web.Run{Jobs: []web.Job{{Name: "a", State: "succeeded"}, {Name: "b", State: "failed", Error: text("step two: exit status 1"), Hosts: steps("one", "two", "three")}}}, "b", "two"},
-		"not named":          {web.Run{Jobs: []web.Job{{Name: "b", State: "failed", Error: text("disk full"), Hosts: steps("one", "two")}}}, "b", "two"},
-		"no step failed":     {web.Run{Jobs: []web.Job{{Name: "b", State: "failed", Error: text("disk full"), Hosts: steps()}}}, "", ""},
-		"let pass":           {web.Run{Jobs: []web.Job{{Name: "b", State: "succeeded", Hosts: steps("one")}}}, "", ""},
+		"named by the error": {web.Run{Jobs: []web.Job{{Name: "a", State: "succeeded"}, {Name: "b", State: "failed", Error: text("step two: exit status 1"), Hosts: steps("one", "two", "three")}}}, "b", "local", "two"},
+		"not named":          {web.Run{Jobs: []web.Job{{Name: "b", State: "failed", Error: text("disk full"), Hosts: steps("one", "two")}}}, "b", "local", "two"},
+		"no step failed":     {web.Run{Jobs: []web.Job{{Name: "b", State: "failed", Error: text("disk full"), Hosts: steps()}}}, "", "", ""},
+		"let pass":           {web.Run{Jobs: []web.Job{{Name: "b", State: "succeeded", Hosts: steps("one")}}}, "", "", ""},
+		"on one of several hosts": {web.Run{Jobs: []web.Job{{Name: "b", State: "failed", Error: text("web2: step one: exit status 1"), Hosts: []web.Host{
+			{Name: "web1", Steps: steps("one")[0].Steps}, {Name: "web2", Steps: steps("one")[0].Steps}, {Name: "web3", Steps: steps("one")[0].Steps},
+		}}}}, "b", "web2", "one"},
 	} {
-		if job, step := failedStep(tt.run); job != tt.job || step != tt.step {
-			t.Errorf("%s: the failed step is %q of %q, want %q of %q", name, step, job, tt.step, tt.job)
+		if job, host, step := failedStep(tt.run); job != tt.job || host != tt.host || step != tt.step {
+			t.Errorf("%s: the failed step is %q of %q on %q, want %q of %q on %q", name, step, job, host, tt.step, tt.job, tt.host)
 		}
 	}
 }

@@ -121,7 +121,7 @@ func inPlaceFound(f *deploy.Found, clone string, err error) (wire.InPlaceFound, 
 func (a *Agent) baseInPlace(w http.ResponseWriter, r *http.Request) {
 	p, err := a.placed()
 	if err == nil {
-		err = wire.ReadNames(bufio.NewReaderSize(r.Body, 256<<10), p.Base)
+		err = readBody(r, func(b *bufio.Reader) error { return wire.ReadNames(b, p.Base) })
 	}
 	answer(w, wire.Empty{}, err)
 }
@@ -129,21 +129,10 @@ func (a *Agent) baseInPlace(w http.ResponseWriter, r *http.Request) {
 // compareInPlace compares the directory with the files of a list, and answers
 // which must be sent.
 func (a *Agent) compareInPlace(w http.ResponseWriter, r *http.Request) {
-	lacking := wire.Lacking{Bits: []byte{}}
+	var lacking wire.Lacking
 	p, err := a.placed()
 	if err == nil {
-		n := 0
-		err = wire.ReadNames(bufio.NewReaderSize(r.Body, 256<<10), func(f deploy.TreeFile) error {
-			if n%8 == 0 {
-				lacking.Bits = append(lacking.Bits, 0)
-			}
-			has, err := p.Compare(f)
-			if !has {
-				lacking.Bits[n/8] |= 1 << (n % 8)
-			}
-			n++
-			return err
-		})
+		lacking.Bits, err = readLacking(r, p.Compare)
 	}
 	if err == nil {
 		err = p.Compared()
@@ -155,7 +144,7 @@ func (a *Agent) compareInPlace(w http.ResponseWriter, r *http.Request) {
 func (a *Agent) putInPlace(w http.ResponseWriter, r *http.Request) {
 	p, err := a.placed()
 	if err == nil {
-		err = wire.ReadTree(bufio.NewReaderSize(r.Body, 256<<10), p.Write)
+		err = readBody(r, func(b *bufio.Reader) error { return wire.ReadTree(b, p.Write) })
 	}
 	answer(w, wire.Empty{}, err)
 }

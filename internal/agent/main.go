@@ -47,10 +47,13 @@ type Agent struct {
 type Options struct {
 	Version string
 	Daemon  string // user whose connection it takes; empty: its own
+	// SSH is an agent that sshd has started: it reads from its standard input
+	// and answers on its standard output.
+	SSH bool
 }
 
-// Main serves on file descriptor 0, a socket, until the stream ends, and
-// returns the process's exit code.
+// Main serves until its stream ends, and returns the process's exit code. The
+// stream is file descriptor 0, a socket, or with o.SSH descriptors 0 and 1.
 func Main(o Options) int {
 	// Without it a step of the same user takes the connection with
 	// pidfd_getfd and forges results, and reads secrets from this memory.
@@ -69,28 +72,20 @@ func Main(o Options) int {
 	// ignored: what is ignored stays so in every step, where a shell could not
 	// even trap it.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
-	conn, hold, err := connection()
+	conn, hold, err := connection(o)
 	if err != nil {
 		return fail(err)
 	}
-	// Descriptor 0 must not be free: the next file opened would be a step's
-	// standard input.
-	if null, err := os.Open(os.DevNull); err != nil {
-		return fail(err)
-	} else if null.Fd() != 0 {
-		if err := unix.Dup2(int(null.Fd()), 0); err != nil {
-			return fail(err)
-		}
-		null.Close()
-	}
-	a, err := newAgent(hold, o.Daemon)
+	a, err := newAgent(o.SSH)
 	if err == nil {
 		err = wire.Hello(conn, o.Version, a.nonce)
 	}
 	if err != nil {
-		// The near end of a local socket does not see what is printed here.
-		fmt.Fprintln(conn, "deployhook agent:", err)
+		fmt.Fprintln(conn, "deployhook agent:", err) // here too, the near end does not see the other
 		return fail(err)
+	}
+	if o.SSH {
+		go tidyPrograms(os.Executable())
 	}
 	go a.reap.run()
 	// Whoever sends SIGTERM gets what the end of the connection gives: no step
@@ -106,14 +101,43 @@ func Main(o Options) int {
 	if err := a.state.close(); err != nil {
 		fail(err)
 	}
-	// Not more than fits: a near end that has stopped reading keeps nobody.
-	_ = unix.Sendto(int(hold.Fd()), []byte(wire.Goodbye(a.nonce)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+	if hold != nil {
+		// Not more than fits: a near end that has stopped reading keeps nobody.
+		_ = unix.Sendto(int(hold.Fd()), []byte(wire.Goodbye(a.nonce)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+	}
 	return 0
 }
 
-// connection takes the socket at descriptor 0. hold keeps the stream open
-// after the server has closed conn: its end is this process's exit.
-func connection() (conn net.Conn, hold *os.File, err error) {
+// connection takes the stream. hold keeps a socket open after the server has
+// closed conn: its end is this process's exit, which sshd reports by itself.
+func connection(o Options) (conn net.Conn, hold *os.File, err error) {
+	if o.SSH {
+		conn, err = openStdio()
+	} else if conn, hold, err = socket(); err == nil {
+		err = checkPeer(hold, o.Daemon)
+		if err != nil {
+			// The near end of a local socket does not see what is printed here.
+			fmt.Fprintln(conn, "deployhook agent:", err)
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	// Descriptor 0 must not be free: the next file opened would be a step's
+	// standard input. Nor may what is printed by mistake land in the stream.
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = unix.Dup3(int(null.Fd()), 0, 0)
+	if err == nil && o.SSH {
+		err = unix.Dup3(int(null.Fd()), 1, 0)
+	}
+	return conn, hold, errors.Join(err, null.Close())
+}
+
+// socket takes the socket at descriptor 0.
+func socket() (conn net.Conn, hold *os.File, err error) {
 	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3)
 	if err == nil {
 		hold = os.NewFile(uintptr(fd), "connection")
@@ -122,14 +146,11 @@ func connection() (conn net.Conn, hold *os.File, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("deployhook agent is started by deployhook itself, with a socket as its standard input: %w", err)
 	}
-	return conn, hold, os.Stdin.Close()
+	return conn, hold, nil
 }
 
-// newAgent makes an agent for a connection of a user.
-func newAgent(conn *os.File, daemon string) (*Agent, error) {
-	if err := checkPeer(conn, daemon); err != nil {
-		return nil, err
-	}
+// newAgent makes an agent; far is one that sshd has started.
+func newAgent(far bool) (*Agent, error) {
 	nonce := make([]byte, 16)
 	if _, err := rand.Read(nonce); err != nil {
 		return nil, err
@@ -139,7 +160,7 @@ func newAgent(conn *os.File, daemon string) (*Agent, error) {
 	a.group = openCgroup("/sys/fs/cgroup", "/proc/self/cgroup")
 	a.reap.group = a.group
 	var err error
-	a.state, err = openState(a.nonce)
+	a.state, err = openState(a.nonce, far)
 	return a, err
 }
 

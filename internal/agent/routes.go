@@ -49,6 +49,7 @@ func (a *Agent) routes() http.Handler {
 		a.state.endOther(k.Nonce, 0)
 		return wire.Empty{}, a.state.buryDead()
 	}))
+	m.HandleFunc("POST "+wire.RouteAwait, handle(a.await))
 	m.HandleFunc("POST "+wire.RouteAbandon, handle(func(r *http.Request, p wire.Path) (wire.Empty, error) {
 		path, err := release.Open(r.Context(), p.Path, release.Owner{Job: "unlock"})
 		if err != nil {
@@ -87,6 +88,7 @@ func (a *Agent) routes() http.Handler {
 		return res, nil
 	}))
 	a.inPlaceRoutes(m)
+	a.cacheRoutes(m)
 	return m
 }
 

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,8 +32,16 @@ type state struct {
 // newMark ends the name of a mark that is not locked yet.
 const newMark = ".new"
 
-func openState(nonce string) (*state, error) {
+// openState makes an agent's directory; far is an agent that sshd has started,
+// whose user has it in the home.
+func openState(nonce string, far bool) (*state, error) {
 	dir := os.Getenv(wire.StateVariable)
+	if dir == "" && far {
+		var err error
+		if dir, err = userState(); err != nil {
+			return nil, err
+		}
+	}
 	if dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
@@ -46,6 +56,21 @@ func openState(nonce string) (*state, error) {
 		}
 	}
 	return s, s.mark()
+}
+
+// userState is where a user's agents are.
+//
+// Source: XDG Base Directory Specification, XDG_STATE_HOME.
+func userState() (string, error) {
+	dir := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(dir) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("looking for a directory to work in: %w", err)
+		}
+		dir = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(dir, "deployhook", "agent"), nil
 }
 
 // mark says that this agent lives. The mark gets its name when it is locked:
@@ -165,6 +190,37 @@ func (s *state) endOthers(most time.Duration) {
 			s.endOther(name, time.Until(end))
 		}
 	}
+}
+
+// await waits until other agents have ended.
+func (a *Agent) await(r *http.Request, q wire.Await) (wire.Awaited, error) {
+	names := q.Nonces
+	if len(names) == 0 {
+		marks, _ := os.ReadDir(a.state.path("agents"))
+		for _, e := range marks {
+			names = append(names, e.Name())
+		}
+	}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return !nonceForm.MatchString(name) || name == a.nonce || slices.Contains(q.Except, name)
+	})
+	lives := func(name string) bool {
+		_, lives := living(a.state.path("agents", name))
+		return lives
+	}
+	for end := time.Now().Add(time.Duration(q.Wait) * time.Millisecond); ; time.Sleep(10 * time.Millisecond) {
+		names = slices.DeleteFunc(names, func(name string) bool { return !lives(name) })
+		if len(names) == 0 || r.Context().Err() != nil || time.Now().After(end) {
+			break
+		}
+	}
+	if q.Kill {
+		for _, name := range names {
+			a.state.endOther(name, 0)
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return !lives(name) })
+	}
+	return wire.Awaited{Alive: len(names)}, a.state.buryDead()
 }
 
 // endOther waits until an agent has ended, and kills it when it has not after

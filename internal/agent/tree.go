@@ -34,7 +34,7 @@ func (a *Agent) putTree(w http.ResponseWriter, r *http.Request) {
 	t, err := openTree(dir)
 	if err == nil {
 		defer t.close()
-		err = wire.ReadTree(bufio.NewReaderSize(r.Body, 256<<10), t.write)
+		err = readBody(r, func(b *bufio.Reader) error { return wire.ReadTree(b, t.write) })
 	}
 	if err != nil {
 		writeError(w, t.sentence(err))
@@ -61,24 +61,51 @@ func (a *Agent) reuse(w http.ResponseWriter, r *http.Request) {
 		if before := p.Before(); before != "" {
 			t.before, _ = os.OpenRoot(before)
 		}
-		n := 0
-		err = wire.ReadNames(bufio.NewReaderSize(r.Body, 256<<10), func(f deploy.TreeFile) error {
-			if n%8 == 0 {
-				lacking.Bits = append(lacking.Bits, 0)
-			}
-			had, err := t.reuse(f)
-			if !had {
-				lacking.Bits[n/8] |= 1 << (n % 8)
-			}
-			n++
-			return err
-		})
+		lacking.Bits, err = readLacking(r, t.reuse)
 	}
 	if err != nil {
 		writeError(w, t.sentence(err))
 		return
 	}
 	_ = json.NewEncoder(w).Encode(lacking)
+}
+
+// readBody reads a tree or a list, which may be compressed.
+func readBody(r *http.Request, read func(*bufio.Reader) error) error {
+	body := io.Reader(r.Body)
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "":
+	case wire.Packed:
+		u, err := wire.Unpack(r.Body)
+		if err != nil {
+			return err
+		}
+		defer u.Close()
+		body = u
+	default:
+		return fmt.Errorf("a body with the encoding %.20q cannot be read", encoding)
+	}
+	return read(bufio.NewReaderSize(body, 256<<10))
+}
+
+// readLacking reads a list and gives the bits of the files that has says it
+// does not have.
+func readLacking(r *http.Request, has func(deploy.TreeFile) (bool, error)) ([]byte, error) {
+	bits, n := []byte{}, 0
+	err := readBody(r, func(b *bufio.Reader) error {
+		return wire.ReadNames(b, func(f deploy.TreeFile) error {
+			if n%8 == 0 {
+				bits = append(bits, 0)
+			}
+			had, err := has(f)
+			if !had {
+				bits[n/8] |= 1 << (n % 8)
+			}
+			n++
+			return err
+		})
+	})
+	return bits, err
 }
 
 // tree writes files below a directory and nowhere else: what the tree's own

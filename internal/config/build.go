@@ -28,6 +28,7 @@ type builder struct {
 	secrets map[string]deploy.Secret
 	used    map[string]bool // secrets that are named
 	places  []releaseUse    // in the order written
+	hosts   hostSet
 }
 
 func (c *checker) build(top *node) *deploy.Config {
@@ -49,6 +50,7 @@ func (c *checker) build(top *node) *deploy.Config {
 			b.hook(name, h.keys[name])
 		}
 	}
+	b.readHosts(top.get("hosts"))
 	env := b.env(top.get("env"))
 	b.relative(top.get("defaults").get("working_dir")) // wrong also while no job has it
 	b.searchPath(top.get("defaults").get("path"))
@@ -182,6 +184,7 @@ func (b *builder) pipeline(name string, n *node, env []deploy.Variable, defaults
 			b.needed(&p, n)
 		}
 	}
+	p.Cache = b.cache(&p, n)
 	b.everyBranch(&p, n)
 	b.cfg.Pipelines = append(b.cfg.Pipelines, p)
 }
@@ -189,7 +192,7 @@ func (b *builder) pipeline(name string, n *node, env []deploy.Variable, defaults
 func (b *builder) job(p *deploy.Pipeline, pipeline *node, name, previous string, defaults *node) deploy.Job {
 	n := pipeline.get("jobs").get(name)
 	j := deploy.Job{
-		Name: name, Title: n.str("name", name), If: expr(n.get("if")), Hosts: b.hosts(n),
+		Name: name, Title: n.str("name", name), If: expr(n.get("if")), Hosts: b.hostsOf(n),
 		Timeout:    durationOf(n.get("timeout"), durationOf(defaults.get("timeout"), stepTimeout)),
 		Shell:      b.shell(firstNode(n.get("shell"), defaults.get("shell"))),
 		WorkingDir: b.relative(firstNode(n.get("working_dir"), defaults.get("working_dir"))),
@@ -214,7 +217,7 @@ func (b *builder) job(p *deploy.Pipeline, pipeline *node, name, previous string,
 	}
 	j.Limits = b.limits(n.get("limits"))
 	if r := n.get("release"); r != nil {
-		j.Release = b.release(p, name, r, pipeline)
+		j.Release = b.release(p, &j, r, pipeline)
 	}
 	j.Group = n.get("concurrency").str("group", "")
 	if j.Group == "" && j.Release != nil {
@@ -270,35 +273,6 @@ func (b *builder) limits(n *node) (l deploy.Limits) {
 	}
 	l.PIDs = numberOf(n.get("pids"), 0)
 	return l
-}
-
-// hosts reads host or hosts.
-func (b *builder) hosts(n *node) []string {
-	one, many := n.get("host"), n.get("hosts")
-	if one != nil && many != nil {
-		b.bad(many, "host and hosts do not go together")
-	}
-	names := textsOf(many)
-	at := many
-	if one != nil {
-		names, at = []string{one.text}, one
-	}
-	if many != nil && len(names) == 0 && !b.within(many.path) {
-		b.bad(many, "the list is empty: leave it out for this machine")
-	}
-	for i, name := range names {
-		item := at
-		if many != nil && one == nil {
-			item = many.items[i]
-		}
-		switch {
-		case name != deploy.Local:
-			b.bad(item, "host %s: hosts over SSH are not available in this version; leave it out, or write local", short(name))
-		case slices.Contains(names[:i], name):
-			b.bad(item, "host %s stands here twice", name)
-		}
-	}
-	return []string{deploy.Local}
 }
 
 // shell checks what a step's commands are given to. It is split at its spaces,

@@ -100,6 +100,8 @@ func (c *checker) check(v *value, p *place, path string) *node {
 		return c.scalar(n, p)
 	case secret:
 		return c.secret(n)
+	case keyFile:
+		return c.identityForm(n)
 	case sections:
 		if !v.isList {
 			return bad("%s", v.not(p.wanted()))

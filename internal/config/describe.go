@@ -3,10 +3,13 @@ package config
 import (
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"deployhook/internal/deploy"
 )
@@ -53,6 +56,9 @@ func Describe(w io.Writer, f *File) {
 				d.line(k.name, sourceText(*k.secret))
 			}
 		}
+	}
+	for i := range f.Deploy.Hosts {
+		d.host(&f.Deploy.Hosts[i])
 	}
 	for i := range f.Deploy.Pipelines {
 		d.pipeline(&f.Deploy.Pipelines[i])
@@ -156,6 +162,53 @@ func firstLine(s string) string {
 	return line
 }
 
+func (d *describer) host(h *deploy.Host) {
+	at := "hosts." + h.Name
+	d.head("host", h.Name)
+	l := loginOf(h)
+	address := l.address
+	if l.port != 22 {
+		address = net.JoinHostPort(l.address, strconv.Itoa(l.port))
+	}
+	d.line("address", address, at+".address", at+".port")
+	if l.user == "" {
+		l.user = "the daemon's"
+	}
+	if h.SSHConfig != "" {
+		d.line("config", h.SSHConfig+" counts where nothing is written here")
+	}
+	d.line("user", l.user, at+".user")
+	if h.Identity != nil {
+		d.line("key", sourceText(*h.Identity))
+	} else {
+		d.line("key", "the SSH agent's, and those that ssh has by default", at+".identity_file")
+	}
+	switch {
+	case h.HostKey != "":
+		d.line("is", fingerprint(h.HostKey))
+	case h.KnownHosts != "":
+		d.line("is", "as known_hosts says")
+	default:
+		d.line("is", "as ~/.ssh/known_hosts of the daemon's user says", at+".host_key")
+	}
+	if h.Jump != nil {
+		d.line("through", h.Jump.Name)
+	}
+	if h.Keepalive > 0 {
+		d.line("asked", "every "+span(h.Keepalive)+" when it is silent")
+	}
+	d.line("labels", strings.Join(h.Labels, ", "))
+}
+
+// fingerprint is a host's key as ssh-keygen -l shows it.
+func fingerprint(hostKey string) string {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(hostKey))
+	if err != nil {
+		return "" // no key that was checked
+	}
+	return key.Type() + " " + ssh.FingerprintSHA256(key)
+}
+
 func (d *describer) pipeline(p *deploy.Pipeline) {
 	at := "pipelines." + p.Name
 	d.head("pipeline", p.Name)
@@ -186,6 +239,9 @@ func (d *describer) pipeline(p *deploy.Pipeline) {
 			queue = "all: each push is deployed, in order"
 		}
 		d.line("queue", queue, at+".concurrency.queue")
+	}
+	if len(p.Cache) > 0 {
+		d.line("cache", strings.Join(p.Cache, ", "))
 	}
 	for i := range p.Jobs {
 		d.job(at+".jobs."+p.Jobs[i].Name, &p.Jobs[i])

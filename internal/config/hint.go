@@ -38,6 +38,8 @@ func (p *place) wanted() string {
 		return "a whole number"
 	case decimal:
 		return "a number"
+	case keyFile:
+		return "a path or a secret"
 	case boolean:
 		return "true or false"
 	case duration:
@@ -130,6 +132,13 @@ var elsewhere = map[string]other{
 	"server.tls.certificate_file":                  {"write certificate", "certificate"},
 	"server.tls.key_file":                          {"write key", "key"},
 	"server.tls.private_key":                       {"write key", "key"},
+	"hosts.*.host":                                 {"write address", "address"},
+	"hosts.*.hostname":                             {"write address", "address"},
+	"hosts.*.key":                                  {"write identity_file", "identity_file"},
+	"hosts.*.ssh_key":                              {"write identity_file", "identity_file"},
+	"hosts.*.private_key":                          {"write identity_file", "identity_file"},
+	"hosts.*.proxy_jump":                           {"write jump", "jump"},
+	"hosts.*.password":                             {"deployhook logs in with keys alone: write identity_file", "identity_file"},
 	"pipelines.*.steps":                            {"steps stand in a job, under jobs", "jobs"},
 	"pipelines.*.true":                             {"a YAML tool has made true of the word on: write on", "on"},
 	"pipelines.*.on.pull_request":                  {"pushes, and payloads of a hook, start pipelines", ""},

@@ -13,6 +13,7 @@ func (b *builder) idle(top *node) {
 			}
 		}
 	}
+	b.idleHosts()
 	if secrets := top.get("secrets"); secrets != nil {
 		for _, name := range secrets.order {
 			if !b.used[name] {

@@ -18,6 +18,7 @@ const (
 	texts                  // a list of texts; one alone may stand without the list
 	variables              // NAME: value; values keep their literal text
 	secret                 // a name of secrets, or an object with its source
+	keyFile                // a path, or a secret
 	secretMap              // NAME: secret
 	sections               // a list of sections
 	expression             // an if
@@ -27,7 +28,7 @@ const (
 
 var kindNames = map[kind]string{
 	section: "section", names: "named sections", line: "text", text: "text", number: "whole number", decimal: "number", boolean: "true or false",
-	duration: "duration", size: "size", texts: "list of texts", variables: "variables", secret: "secret", secretMap: "variables with secrets",
+	duration: "duration", size: "size", texts: "list of texts", variables: "variables", secret: "secret", keyFile: "path or secret", secretMap: "variables with secrets",
 	sections: "list of sections", expression: "expression", textOrMap: "text or section", mayBeEmpty: "section",
 }
 
@@ -44,6 +45,7 @@ type key struct {
 // ranges are the bounds of whole numbers, both allowed.
 var ranges = map[string][2]int{
 	"server.workers":                         {1, 1000},
+	"hosts.*.port":                           {1, 65535},
 	"pipelines.*.depth":                      {0, 1_000_000},
 	"pipelines.*.jobs.*.limits.pids":         {1, 1_000_000},
 	"pipelines.*.jobs.*.release.keep":        {1, 1000},
@@ -102,18 +104,18 @@ var table = []key{
 	{"hooks.*.signature.prefix", line, "", nil, true, "What stands before it."},
 	{"hooks.*.allow", texts, "", nil, true, "Networks that may send."},
 
-	{"hosts", names, "", nil, true, "Machines over SSH."},
-	{"hosts.*", section, "", nil, true, "A machine."},
-	{"hosts.*.address", line, "", nil, true, "Name or address."},
-	{"hosts.*.user", line, "", nil, true, "User to log in as."},
-	{"hosts.*.port", number, "", nil, true, "Port of sshd."},
-	{"hosts.*.identity_file", line, "", nil, true, "Private key."},
-	{"hosts.*.jump", line, "", nil, true, "Host to go through."},
-	{"hosts.*.host_key", line, "", nil, true, "Its public key."},
-	{"hosts.*.known_hosts", line, "", nil, true, "known_hosts lines."},
-	{"hosts.*.ssh_config", line, "", nil, true, "File of ssh to read."},
-	{"hosts.*.keepalive", duration, "", nil, true, "How often a silent connection is asked."},
-	{"hosts.*.labels", texts, "", nil, true, "Names for a group of hosts."},
+	{"hosts", names, "", nil, false, "Machines over SSH, at most 1000. This one is always there, as `local`."},
+	{"hosts.*", section, "", nil, false, "A machine with sshd, and a home that can be written, is enough: deployhook brings itself there."},
+	{"hosts.*.address", line, "(the host's name)", nil, false, "Name or address, without user and port."},
+	{"hosts.*.user", line, "(the daemon's user)", nil, false, "User to log in as: steps run as this user."},
+	{"hosts.*.port", number, "22", nil, false, "Port of sshd."},
+	{"hosts.*.identity_file", keyFile, "(the SSH agent's keys, and those that ssh has by default)", nil, false, "Private key: the absolute path of its file, the name of a secret, or a secret's source. A certificate is read from beside it (`-cert.pub`)."},
+	{"hosts.*.jump", line, "", nil, false, "Another of `hosts`, through which this one is reached."},
+	{"hosts.*.host_key", text, "", nil, false, "Its public key, `ssh-ed25519 AAAA…`: a host with another is refused. `ssh-keyscan HOST` prints it; compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` there."},
+	{"hosts.*.known_hosts", text, "(the daemon's `~/.ssh/known_hosts`)", nil, false, "In place of `host_key`: known_hosts lines, also with `@cert-authority`."},
+	{"hosts.*.ssh_config", line, "", nil, false, "File as ssh_config(5) has it; of it counts what is not written here. An absolute path."},
+	{"hosts.*.keepalive", duration, "(10s)", nil, false, "How often a silent connection is asked, 1s to 10m."},
+	{"hosts.*.labels", texts, "", nil, false, "Names for groups of hosts: where a job names one, all hosts that have it are meant, in the order written."},
 	{"environments", names, "", nil, true, "staging, production: who may deploy, and when."},
 	{"environments.*", section, "", nil, true, "An environment."},
 	{"environments.*.url", line, "", nil, true, "Where it is seen."},
@@ -200,7 +202,7 @@ var table = []key{
 	{"pipelines.*.depth", number, "0", nil, false, "Commits of history to fetch; 0 is all."},
 	{"pipelines.*.if", expression, "", nil, false, "A further condition: `message contains \"[deploy]\"`."},
 	{"pipelines.*.env", variables, "", nil, false, "Variables of its steps."},
-	{"pipelines.*.cache", texts, "", nil, true, "Directories kept between test jobs."},
+	{"pipelines.*.cache", texts, "", nil, false, "Directories of the workspace kept between test jobs, at most 20: one set for `branch`, one for all other refs; see [caches](cache.md)."},
 	{"pipelines.*.concurrency", section, "", nil, false, "What happens to runs that meet."},
 	{"pipelines.*.concurrency.queue", line, "latest", []string{"latest", "all"}, false, "`latest`: of several pushes to one ref only the newest is deployed. `all`: each one, in order."},
 	{"pipelines.*.concurrency.group", line, "", nil, true, "A lock for the whole run."},
@@ -229,8 +231,8 @@ var table = []key{
 	{"pipelines.*.jobs.*.name", line, "", nil, false, "A title for people, shown by `deployhook check`; everywhere else a job is known by its key."},
 	{"pipelines.*.jobs.*.needs", texts, "(the job before it)", nil, false, "Jobs that must have succeeded; `[]` starts at once."},
 	{"pipelines.*.jobs.*.if", expression, "success()", nil, false, "Whether it runs."},
-	{"pipelines.*.jobs.*.host", line, "local", nil, false, "Where it runs; only `local` in this version."},
-	{"pipelines.*.jobs.*.hosts", texts, "local", nil, false, "Where it runs; only `local` in this version."},
+	{"pipelines.*.jobs.*.host", line, "local", nil, false, "Where it runs: one of `hosts`, a label of some, or `local`, this machine."},
+	{"pipelines.*.jobs.*.hosts", texts, "local", nil, false, "The same for several, at most 200. A host that more than one label brings is there once."},
 	{"pipelines.*.jobs.*.env", variables, "", nil, false, "Variables of its steps."},
 	{"pipelines.*.jobs.*.secrets", secretMap, "", nil, false, "Variables whose value is a secret: `VARIABLE: secret`."},
 	{"pipelines.*.jobs.*.timeout", duration, "30m", nil, false, "Time of each step."},
@@ -241,7 +243,7 @@ var table = []key{
 	{"pipelines.*.jobs.*.concurrency", section, "", nil, false, "What it must not run beside."},
 	{"pipelines.*.jobs.*.concurrency.group", line, "(PIPELINE/JOB for a deploy job)", nil, false, "Jobs of one group run one after the other."},
 	{"pipelines.*.jobs.*.on_crash", line, "rerun", []string{"rerun", "stop"}, false, "When the daemon dies during the job: start it again, or leave it to a person; a release path then stays locked until `deployhook unlock HOST:PATH --abandon`."},
-	{"pipelines.*.jobs.*.limits", section, "", nil, false, "What the steps of the job may use together. Needs agents that systemd starts (`server.agent`): where a limit cannot be kept, the job fails."},
+	{"pipelines.*.jobs.*.limits", section, "", nil, false, "What the steps of the job may use together. Needs agents that systemd starts (`server.agent`), on this machine: where a limit cannot be kept, the job fails."},
 	{"pipelines.*.jobs.*.limits.memory", size, "", nil, false, "Memory, without swap; a step that needs more is killed, and the run says so with the peak."},
 	{"pipelines.*.jobs.*.limits.cpu", decimal, "", nil, false, "Processors: `0.5` is half of one."},
 	{"pipelines.*.jobs.*.limits.pids", number, "", nil, false, "Processes and threads."},
@@ -270,7 +272,7 @@ var table = []key{
 	{"pipelines.*.jobs.*.release", textOrMap, "", nil, false, "Makes this a deploy job: a path, or the section below."},
 	{"pipelines.*.jobs.*.release.path", line, "", nil, false, "Absolute path; it gets `releases/`, `shared/` and `current`, or with `in_place` the files themselves."},
 	{"pipelines.*.jobs.*.release.strategy", line, "symlink", []string{"symlink", "in_place"}, false, "`symlink`: each commit gets a directory of its own, and `current` points to the live one. `in_place`: the tracked files in `path` become those of the commit, as `git pull` would make them; see [in place](in-place.md)."},
-	{"pipelines.*.jobs.*.release.subdir", line, "", nil, true, "Only this directory of the repository."},
+	{"pipelines.*.jobs.*.release.subdir", line, "", nil, false, "Only this directory of the repository becomes the release, without its name; see [git](git.md#one-directory-of-a-repository)."},
 	{"pipelines.*.jobs.*.release.overwrite", boolean, "false", nil, false, "With `in_place`: replace tracked files that were changed by hand, and files that are in the way, instead of stopping with their names."},
 	{"pipelines.*.jobs.*.release.keep", number, "5", nil, false, "Releases that were live and stay, the current one included; with `in_place`, entries of the list that `rollback` goes by."},
 	{"pipelines.*.jobs.*.release.keep_failed", number, "2", nil, false, "Releases that failed, or never were live, and stay."},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"deployhook/internal/deploy"
@@ -28,19 +29,19 @@ func (f *File) atOdds() (list Problems) {
 	}
 	for _, p := range f.Deploy.Pipelines {
 		for _, j := range p.Jobs {
-			if j.Deploys() && (j.Release.Path+"/" == f.Server.Data+"/" || strings.HasPrefix(j.Release.Path, f.Server.Data+"/")) {
+			if j.Deploys() && j.RunsOn(deploy.Local) && (j.Release.Path+"/" == f.Server.Data+"/" || strings.HasPrefix(j.Release.Path, f.Server.Data+"/")) {
 				warn("pipelines."+p.Name+".jobs."+j.Name+".release", "%s lies in server.data, which is deployhook's own: keep releases apart from it", j.Release.Path)
 			}
 		}
 	}
 	for _, p := range f.Deploy.Pipelines {
 		for _, j := range p.Jobs {
-			if j.Limits != (deploy.Limits{}) && f.Server.Agent.of(j.Agent()) == spawn {
+			if j.Limits != (deploy.Limits{}) && j.RunsOn(deploy.Local) && f.Server.Agent.of(j.Agent()) == spawn {
 				warn("pipelines."+p.Name+".jobs."+j.Name+".limits", "they need agents that systemd starts: with server.agent.%s: spawn the job fails", j.Agent())
 			}
 		}
 	}
-	return append(list, f.oneUser()...)
+	return slices.Concat(list, f.oneLogin(), f.oneUser())
 }
 
 // oneUser warns where jobs run as a user that they should not: everything that
@@ -49,7 +50,7 @@ func (f *File) oneUser() (list Problems) {
 	jobs := map[deploy.AgentKind]string{} // an example of each kind
 	for _, p := range f.Deploy.Pipelines {
 		for _, j := range p.Jobs {
-			if kind := j.Agent(); kind == deploy.DeployAgent || p.Repository != "" {
+			if kind := j.Agent(); j.RunsOn(deploy.Local) && (kind == deploy.DeployAgent || p.Repository != "") {
 				jobs[kind] = p.Name + "/" + j.Name
 			}
 		}

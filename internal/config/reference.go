@@ -14,6 +14,7 @@ func Reference() []byte {
 		{"server", "server", "`DEPLOYHOOK_SERVER_LOG_LEVEL=debug` and `--server-log-level debug` stand for `server: { log: { level: debug } }`; an empty variable counts as none."},
 		{"secrets", "secrets", "A value never stands in deploy.yaml: it is read where it is used, each time anew. At most 64 KiB; one newline at its end is taken away. Values under 6 bytes are not masked in logs."},
 		{"hooks", "hooks", ""},
+		{"hosts", "hosts", "Where jobs run besides this machine. Everything that logs in as one user is one trust domain."},
 		{"env and defaults", "env|defaults", ""},
 		{"pipelines.NAME", "pipelines", "Keys of `pipelines.NAME` itself and of what starts it."},
 		{"pipelines.NAME.jobs.NAME", "pipelines.*.jobs", "A job without `release` is a test job: it gets a fresh workspace of the commit. A job with `release` is a deploy job."},

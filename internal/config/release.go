@@ -12,12 +12,13 @@ import (
 // releaseUse is a job's use of a release path.
 type releaseUse struct {
 	pipeline, job, repository, path string
+	hosts                           []string
 	inPlace                         bool
 	node                            *node
 }
 
 // release reads the section release, or its short form, a path.
-func (b *builder) release(p *deploy.Pipeline, job string, n *node, pipeline *node) *deploy.ReleaseSpec {
+func (b *builder) release(p *deploy.Pipeline, job *deploy.Job, n *node, pipeline *node) *deploy.ReleaseSpec {
 	r := &deploy.ReleaseSpec{Path: n.text, Keep: keep, KeepFailed: keepFailed}
 	at := n
 	if n.keys != nil {
@@ -32,13 +33,14 @@ func (b *builder) release(p *deploy.Pipeline, job string, n *node, pipeline *nod
 		b.sharedApart(shared)
 		r.InPlace = n.str("strategy", "") == "in_place"
 		r.Overwrite = n.str("overwrite", "false") == "true"
+		r.Subdir = b.subdir(n.get("subdir"))
 		b.inPlace(r, n)
 	}
 	if at != nil {
 		if why := badReleasePath(r.Path); why != "" {
 			b.bad(at, "%s", why)
 		} else {
-			b.places = append(b.places, releaseUse{p.Name, job, p.Repository, r.Path, r.InPlace, at})
+			b.places = append(b.places, releaseUse{p.Name, job.Name, p.Repository, r.Path, job.Hosts, r.InPlace, at})
 		}
 	}
 	if b.absent(pipeline, "repository") {
@@ -59,6 +61,19 @@ func (b *builder) inPlace(r *deploy.ReleaseSpec, n *node) {
 		b.bad(shared, "with strategy: in_place nothing is shared: files that are not of the commit stay where they are")
 	}
 	b.warn(n.get("strategy"), "in place, the site is neither all old nor all new while files change, and a failed step or restart is not put back by itself; rollback deploys the earlier commit again")
+}
+
+// subdir reads the directory of the repository that is released.
+func (b *builder) subdir(n *node) string {
+	if n == nil || b.within(n.path) {
+		return ""
+	}
+	clean := path.Clean(n.text)
+	if !localPath(n.text) || clean == "." || slices.ContainsFunc(strings.Split(clean, "/"), func(s string) bool { return strings.EqualFold(s, ".git") }) {
+		b.bad(n, "a directory of the repository is wanted here, like web or apps/shop, not %q", short(n.text))
+		return ""
+	}
+	return clean
 }
 
 // badReleasePath says why releases may not be kept there; empty = they may.
@@ -106,6 +121,11 @@ func (b *builder) sharedApart(shared *node) {
 			all = append(all, k.items...)
 		}
 	}
+	b.apart(all, "shared")
+}
+
+// apart refuses paths that stand twice, or lie within each other.
+func (b *builder) apart(all []*node, what string) {
 	for i, x := range all {
 		for _, first := range all[:i] {
 			a, c := path.Clean(first.text), path.Clean(x.text)
@@ -113,7 +133,7 @@ func (b *builder) sharedApart(shared *node) {
 				if a == c {
 					b.bad(x, "%s stands here twice", short(a))
 				} else {
-					b.bad(x, "%s and %s are shared: one is within the other", short(a), short(c))
+					b.bad(x, "%s and %s are %s: one is within the other", short(a), short(c), what)
 				}
 				break
 			}
@@ -128,6 +148,9 @@ var releaseParts = []string{"releases", "shared", "current", ".deployhook"}
 func (b *builder) releasePaths() {
 	for i, u := range b.places {
 		for _, first := range b.places[:i] {
+			if !slices.ContainsFunc(u.hosts, func(h string) bool { return slices.Contains(first.hosts, h) }) {
+				continue // a path of another machine
+			}
 			rest, below := strings.CutPrefix(u.path, first.path+"/")
 			upper := first
 			if !below {

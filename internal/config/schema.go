@@ -71,7 +71,7 @@ func schemaOf(p *place) map[string]any {
 		takeOver(s, variablePattern)
 		s["type"] = "object"
 		s["additionalProperties"] = aSecret
-	case secret:
+	case secret, keyFile:
 		s["anyOf"] = aSecret["anyOf"]
 	case sections:
 		s["type"] = "array"

@@ -262,6 +262,11 @@ func (f *File) Secrets() []deploy.Secret {
 // section secrets, and where they stand inline.
 func secretsOf(cfg *deploy.Config) []deploy.Secret {
 	list := slices.Clone(cfg.Secrets)
+	for _, h := range cfg.Hosts {
+		if h.Identity != nil {
+			list = append(list, *h.Identity)
+		}
+	}
 	for _, p := range cfg.Pipelines {
 		for _, s := range []*deploy.Secret{p.Auth.SSHKey, p.Auth.Token} {
 			if s != nil {

@@ -165,7 +165,7 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	}
 	defer control.Close()
 	d.hosts = host.New(host.Options{
-		State: filepath.Join(f.Server.Data, "agent"), Sockets: f.Server.Agent.Sockets(), Version: d.o.Version, Log: d.log,
+		State: filepath.Join(f.Server.Data, "agent"), Sockets: f.Server.Agent.Sockets(), Version: d.o.Version, Log: d.log, Secret: config.Resolve,
 	})
 	defer d.hosts.Close()
 	d.engine = pipeline.New(pipeline.Options{
@@ -214,7 +214,7 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 	}
 	admin := web.NewServer(web.Options{
 		Reader: d.store, Commands: d.engine, Holds: d.engine, Replay: d.rc.Replay, Reload: d.reload, Log: d.log,
-		Agents: d.engine.Agents, Report: d.reporter(public.Addr().String()),
+		Agents: d.engine.Agents, Caches: d.engine, Report: d.reporter(public.Addr().String()),
 	})
 	failed := make(chan error, 3)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))

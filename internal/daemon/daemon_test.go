@@ -36,7 +36,8 @@ const secret = "a-secret-of-many-characters"
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "agent" {
 		failpoint(os.Getenv("LANG"))
-		exitNow(agent.Main(agent.Options{Version: "test"}))
+		farFailpoint(os.Getenv("FAILPOINT"))
+		exitNow(agent.Main(agent.Options{Version: "test", SSH: slices.Contains(os.Args, "--ssh")}))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

@@ -1,6 +1,9 @@
 package deploy
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Config is what deploy.yaml says about hooks, secrets and pipelines, checked.
 // It never changes after it was made: a reload makes another.
@@ -89,7 +92,8 @@ type Pipeline struct {
 	If         *Expr      // nil = always
 	Env        []Variable // top level's first, then the pipeline's
 	Queue      QueuePolicy
-	Jobs       []Job // in the order written; Needs already says the chain
+	Cache      []string // directories kept between test jobs, relative to the workspace
+	Jobs       []Job    // in the order written; Needs already says the chain
 }
 
 // Job finds a job by its name; nil when there is none.
@@ -208,6 +212,9 @@ type Job struct {
 	Restart    string       // shell command after the switch; empty = none
 }
 
+// RunsOn says whether a host is among the job's.
+func (j *Job) RunsOn(host string) bool { return slices.Contains(j.Hosts, host) }
+
 // Limits bound what the steps of a job use together; 0 is no limit.
 type Limits struct {
 	Memory int64   // bytes, without swap
@@ -243,6 +250,7 @@ type ReleaseSpec struct {
 	Path        string // absolute
 	InPlace     bool   // the files in Path become the commit's; false: releases/, shared/ and current
 	Overwrite   bool   // in place: changes by hand are overwritten; false: they stop the deploy
+	Subdir      string // of the repository, relative and clean; empty = all of it
 	Keep        int    // releases that were live and healthy, current included
 	KeepFailed  int
 	SharedDirs  []string // relative to the release

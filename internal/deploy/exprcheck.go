@@ -69,7 +69,7 @@ var elsewhereNames = map[string]string{
 	"commit":      "write sha, or payload.head_commit",
 	"steps":       "success() and failure() tell how the steps before it ended",
 	"vars":        "write env.NAME",
-	"runner":      "the host is this machine",
+	"runner":      "a step finds the name of its host in DEPLOYHOOK_HOST",
 	"matrix":      "there is no matrix: write the jobs out",
 	"hashFiles":   noFunction, "toJSON": noFunction, "fromJSON": noFunction, "format": noFunction, "join": noFunction,
 }

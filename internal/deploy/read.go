@@ -18,6 +18,7 @@ type DeliveryFilter struct {
 // LogFilter narrows a run's log.
 type LogFilter struct {
 	Job, Step string
+	Host      string
 	After     int64 // only chunks with a greater id
 	Tail      int   // only the last chunks, as many as hold so many lines; 0 = all
 }

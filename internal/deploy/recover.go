@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -54,6 +55,34 @@ func Recover(f *Found, daemon string, run int64, job string) (Recovery, string) 
 		current = "nothing"
 	}
 	return RecoverBlocked, fmt.Sprintf("current points to %s, which is not what the switch of run %d left", clip(current), in.Run)
+}
+
+// RecoverAll gives what a job does on all of its hosts, from what each of their
+// journals asks for. whole says of a host whether the job's release stands
+// there, prepared or live, so that it can be switched to.
+//
+// The first host on which the release is recorded as live decides: by then it
+// was restarted everywhere, so it is live on the others too. Before that, one
+// host where it is put back, or cannot be switched to, puts it back everywhere.
+// Where the switch was made on some hosts and can be made on the rest, it is.
+func RecoverAll(each []Recovery, whole func(i int) bool) Recovery {
+	for _, r := range []Recovery{RecoverBlocked, RecoverSuccess, RecoverUndo} {
+		if slices.Contains(each, r) {
+			return r
+		}
+	}
+	if !slices.Contains(each, RecoverProve) {
+		if slices.Contains(each, RecoverDrop) {
+			return RecoverDrop
+		}
+		return RecoverNothing
+	}
+	for i, r := range each {
+		if r != RecoverProve && !whole(i) {
+			return RecoverUndo
+		}
+	}
+	return RecoverProve
 }
 
 // RecoverInPlace is [Recover] for a directory whose files are changed in

@@ -14,8 +14,10 @@ type DaemonReport struct {
 }
 
 // AgentReport is what became of opening an agent of one kind, and what it says
-// of itself and of the paths that its jobs write.
+// of itself and of the paths that its jobs write there. Over SSH all jobs have
+// one user, so a host has one report.
 type AgentReport struct {
+	Host    string    `json:"host"` // of hosts, or [Local]: this machine
 	Kind    AgentKind `json:"kind"`
 	Socket  string    `json:"socket"` // empty: a child process of the daemon
 	Error   string    `json:"error"`  // one sentence; what follows is empty then
@@ -24,7 +26,11 @@ type AgentReport struct {
 	UID     int       `json:"uid"`
 	Home    string    `json:"home"`
 	Paths   []Room    `json:"paths"`
+	HostKey string    `json:"host_key"` // "ssh-ed25519 AAAA…" that the host showed, where Error is that it is not the one wanted; else empty
 }
+
+// Local says whether the agent is one of this machine.
+func (r *AgentReport) Local() bool { return r.Host == "" || r.Host == Local }
 
 // Room is what there is for another release at a path.
 type Room struct {

@@ -121,8 +121,10 @@ type Move struct {
 	Error   string
 	Waiting string   // new WaitingFor; empty = waits for nothing
 	Locks   []string // To Running: taken in the same transaction, or nothing happens
-	Blocked string   // To Lost: its path locks stay, with this sentence
-	At      time.Time
+	// BlockedAt is for To Lost: these of its locks stay, each with the
+	// sentence that says what is there and how to go on.
+	BlockedAt map[string]string
+	At        time.Time
 }
 
 // LockHolder says who holds a group or a path.

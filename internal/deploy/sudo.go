@@ -13,12 +13,15 @@ type SudoUse struct {
 	Command string // it begins with sudo
 }
 
-// Sudos are the commands that jobs run through sudo, each once for a kind of
-// agent, in the order written.
+// Sudos are the commands that jobs run through sudo on this machine, each once
+// for a kind of agent, in the order written.
 func (c *Config) Sudos() (uses []SudoUse) {
 	for _, p := range c.Pipelines {
 		for i := range p.Jobs {
 			j := &p.Jobs[i]
+			if !j.RunsOn(Local) {
+				continue
+			}
 			scripts := []string{j.Restart}
 			for _, s := range j.Steps {
 				scripts = append(scripts, s.Run)

@@ -40,9 +40,11 @@ func TestOnlyPlainCommandsGetALineForSudo(t *testing.T) {
 
 func TestSudosOfJobsAreFoundOnce(t *testing.T) {
 	restart := "sudo systemctl restart shop && echo done"
+	here := []string{"web1", Local}
 	c := &Config{Pipelines: []Pipeline{{Name: "shop", Jobs: []Job{
-		{Name: "test", Steps: []Step{{Run: "sudo apt-get update; true\nsudoku"}}},
-		{Name: "deploy", Release: &ReleaseSpec{}, Restart: restart, Steps: []Step{{Run: restart}, {Run: "make \\\n  x || sudo systemctl \\\n stop shop"}}},
+		{Name: "far", Hosts: here[:1], Steps: []Step{{Run: "sudo reboot"}}},
+		{Name: "test", Hosts: here, Steps: []Step{{Run: "sudo apt-get update; true\nsudoku"}}},
+		{Name: "deploy", Hosts: here, Release: &ReleaseSpec{}, Restart: restart, Steps: []Step{{Run: restart}, {Run: "make \\\n  x || sudo systemctl \\\n stop shop"}}},
 	}}}}
 	var got []string
 	for _, u := range c.Sudos() {

@@ -32,6 +32,9 @@ func (e *exam) checkAgents(context.Context) (found []Check) {
 	}
 	var text string
 	for _, r := range reports {
+		if !r.Local() {
+			continue
+		}
 		unit := agentUnit(r.Kind)
 		switch {
 		case r.Error != "" && r.Socket != "":
@@ -61,7 +64,7 @@ func (e *exam) checkReleases(ctx context.Context) (found []Check) {
 	for _, p := range e.file.Deploy.Pipelines {
 		for i := range p.Jobs {
 			j := &p.Jobs[i]
-			if !j.Deploys() || said[j.Release.Path] {
+			if !j.Deploys() || !j.RunsOn(deploy.Local) || said[j.Release.Path] {
 				continue
 			}
 			said[j.Release.Path] = true
@@ -78,7 +81,7 @@ func (e *exam) checkReleases(ctx context.Context) (found []Check) {
 		}
 	}
 	if len(said) == 0 {
-		return ok("no job has a release")
+		return ok("no job has a release here")
 	}
 	if len(found) == 0 {
 		how := "asked by an agent"
@@ -113,6 +116,9 @@ func (e *exam) rooms() (rooms map[string]deploy.Room, asked bool) {
 		return rooms, false
 	}
 	for _, r := range reports {
+		if !r.Local() {
+			continue
+		}
 		for _, p := range r.Paths {
 			rooms[p.Path], asked = p, true
 		}

@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+
+	"deployhook/internal/deploy"
 )
 
 // answers is a proxy that has one answer for a path, and passes on the rest.
@@ -43,6 +45,18 @@ func (m *machine) delivery(status int, word string) {
 func (m *machine) hook(key string, value any) {
 	hook := m.github["/repos/acme/shop/hooks"].([]any)[0].(map[string]any)
 	hook[key] = value
+}
+
+// A key of a host, and its fingerprint.
+const (
+	farKey   = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+	farPrint = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
+)
+
+// far adds a host over SSH, and what the daemon says of it.
+func (m *machine) far(reports ...deploy.AgentReport) {
+	m.config("pipelines:", "hosts: { web1: { address: 192.0.2.1, host_key: "+farKey+" } }\npipelines:")
+	m.agents = append(m.agents, reports...)
 }
 
 // broken is everything that doctor finds: what was broken, which check says
@@ -201,6 +215,32 @@ var broken = []struct {
 	}},
 	{"a child agent that does not start", "agents", Failure, "no agent for test jobs: no memory", "sudo systemctl restart deployhook", func(m *machine) { m.agents[0].Error, m.agents[0].Socket = "no memory", "" }},
 	{"an agent of another version", "agents", Warning, "the agent for test jobs is deployhook 1.3.0, and the daemon is 1.2.3", "sudo systemctl restart deployhook", func(m *machine) { m.agents[0].Version = "1.3.0" }},
+	{"a host that is not known to the daemon", "hosts", Warning, "web1: the daemon does not know this host yet", "sudo systemctl reload deployhook", func(m *machine) { m.far() }},
+	{"a host that is down", "hosts", Failure, "web1: dialing 192.0.2.1:22: connection refused", "", func(m *machine) {
+		m.far(deploy.AgentReport{Host: "web1", Error: "host web1: dialing 192.0.2.1:22: connection refused"})
+	}},
+	{"a host with another key", "hosts", Failure, "web1: the host key is not known", "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub   (on web1: it must be " + farPrint + ")\nput into deploy.yaml: hosts: { web1: { host_key: " + farKey + " } }", func(m *machine) {
+		m.far(deploy.AgentReport{Host: "web1", Error: "the host key is not known", HostKey: farKey + " root@web1"})
+	}},
+	{"a host whose key is none", "hosts", Failure, "web1: the host key is not known", "", func(m *machine) {
+		m.far(deploy.AgentReport{Host: "web1", Error: "the host key is not known", HostKey: "ssh-ed25519 AAAA; rm -rf /"})
+	}},
+	{"a host where steps are root", "hosts", Warning, "web1: steps run as root there", "hosts: { web1: { user: deploy } }", func(m *machine) {
+		m.far(deploy.AgentReport{Host: "web1", Version: "1.2.3", User: "root"})
+	}},
+	{"a host with an old agent", "hosts", Warning, "web1: its agent is deployhook 1.1.0, and the daemon is 1.2.3", "sudo systemctl restart deployhook", func(m *machine) {
+		m.far(deploy.AgentReport{Host: "web1", Version: "1.1.0", User: "deploy", UID: 1})
+	}},
+	{"a release path of a host that cannot be written", "hosts", Failure, "web1: the release path /srv/a cannot be written", "", func(m *machine) {
+		m.far(deploy.AgentReport{Host: "web1", Version: "1.2.3", User: "deploy", UID: 1, Paths: []deploy.Room{{Path: "/srv/a", Error: "the release path /srv/a cannot be written"}}})
+	}},
+	{"a full disk of a host", "hosts", Failure, "web1: /srv/a: 5 MiB are free, too few for a release", "df -h /srv/a   (on web1)", func(m *machine) {
+		m.far(deploy.AgentReport{Host: "web1", Version: "1.2.3", User: "deploy", UID: 1, Paths: []deploy.Room{{Path: "/srv/a", Bytes: 5 << 20, Inodes: -1}}})
+	}},
+	{"hosts without a daemon", "hosts", Warning, "not tried: only the daemon can reach them", "", func(m *machine) {
+		m.far()
+		m.down = true
+	}},
 	{"agents without a daemon", "agents", Warning, "not tried", "", func(m *machine) { m.down = true }},
 
 	{"a command that sudo does not allow", "sudo", Failure, "sudo systemctl restart shop: sudo does not allow it to deploy", "echo 'deploy ALL=(root) NOPASSWD: /usr/bin/systemctl restart shop'", func(m *machine) {

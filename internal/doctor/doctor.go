@@ -93,6 +93,7 @@ var all = []struct {
 	{"daemon", (*exam).checkDaemon},
 	{"sockets", (*exam).checkSockets},
 	{"agents", (*exam).checkAgents},
+	{"hosts", (*exam).checkHosts},
 	{"sudo", (*exam).checkSudo},
 	{"repository", (*exam).checkRepositories},
 	{"release", (*exam).checkReleases},

@@ -28,7 +28,7 @@ func (e *exam) stepUsers() (names []string) {
 func (e *exam) userOf(kind deploy.AgentKind) string {
 	if reports, err := e.agents(); err == nil {
 		for _, r := range reports {
-			if r.Kind == kind && r.User != "" {
+			if r.Local() && r.Kind == kind && r.User != "" {
 				return r.User
 			}
 		}

@@ -76,3 +76,14 @@ func (p *Packer) End() {
 		p.t.Fatal(err)
 	}
 }
+
+// Fill fills in one format of a commit.
+func Fill(ctx context.Context, m *Mirror, commit, format string) (text string, err error) {
+	w := &walker{ctx: ctx, m: m, commit: commit, x: m.Export(commit, View{})}
+	if err := w.open(); err != nil {
+		return "", err
+	}
+	defer func() { w.o.close() }()
+	b, err := w.substituted([]byte("$Format:" + format + "$"))
+	return string(b), err
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -23,47 +24,55 @@ const (
 // filesMost is how many files a commit may have, directories counted too.
 var filesMost = 2_000_000
 
-// lfsHead is how a pointer of Git LFS begins, and lfsMost how long one is.
-const (
-	lfsHead = "version https://git-lfs.github.com/spec/v1"
-	lfsMost = 1024
-)
-
 // Walk gives every file of a commit, in git's order. fn reads the content,
 // which is valid until it returns, or leaves it; a link's content is its
-// target. Every content is held against its id. Submodules and LFS pointers
-// are refused, and so are names that a file system could take for something
-// else. What the mirror has lost is fetched anew on the way.
+// target. Every content is held against its id. Names that a file system could
+// take for something else are refused. What the mirror has lost is fetched
+// anew on the way.
 func (m *Mirror) Walk(ctx context.Context, commit string, fn func(deploy.TreeFile, io.Reader) error) error {
-	return m.WalkSome(ctx, commit, func(deploy.TreeFile) bool { return true }, fn)
+	return m.Export(commit, View{}).Walk(ctx, fn)
 }
 
-// WalkSome is [Mirror.Walk] for the files that want says yes to. It is asked
-// of every file once, in git's order, before the content and the size are known.
+// Walk is [Mirror.Walk] for the files that are delivered.
+func (x *Export) Walk(ctx context.Context, fn func(deploy.TreeFile, io.Reader) error) error {
+	return x.WalkSome(ctx, func(deploy.TreeFile) bool { return true }, fn)
+}
+
+// WalkSome is [Mirror.Walk] for the files that want says yes to.
 func (m *Mirror) WalkSome(ctx context.Context, commit string, want func(deploy.TreeFile) bool, fn func(deploy.TreeFile, io.Reader) error) error {
-	return m.walk(ctx, commit, func(w *walker, f deploy.TreeFile, hash plumbing.Hash) error {
-		if !want(f) {
-			return nil
+	return m.Export(commit, View{}).WalkSome(ctx, want, fn)
+}
+
+// WalkSome is [Export.Walk] for the files that want says yes to. It is asked
+// of every file once, in git's order, before the content and the size are known.
+func (x *Export) WalkSome(ctx context.Context, want func(deploy.TreeFile) bool, fn func(deploy.TreeFile, io.Reader) error) error {
+	return x.walk(ctx, func(w *walker, it item) error {
+		wanted := want(it.file)
+		made, err := w.made(&it, wanted)
+		switch {
+		case err != nil || !wanted:
+			return err
+		case made != nil:
+			return made.give(w, it.file, fn)
 		}
+		f := it.file
 		var obj plumbing.EncodedObject
 		var b []byte
-		err := w.heal(func() (err error) {
-			if obj, err = w.o.object(hash); err == nil && obj.Size() <= streamAbove {
-				b, err = w.o.content(obj, hash)
+		err = w.heal(func() (err error) {
+			if obj, err = w.o.object(it.hash); err == nil && obj.Size() <= streamAbove {
+				b, err = w.o.content(obj, it.hash)
 			}
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("reading %q of %s: %w", f.Path, m.remote.Repository, err)
+			return fmt.Errorf("reading %q of %s: %w", f.Path, w.m.remote.Repository, err)
 		}
 		f.Size = obj.Size()
 		switch {
 		case f.Mode == deploy.TreeSymlink && (f.Size == 0 || f.Size > linkMost || bytes.IndexByte(b, 0) >= 0):
-			return fmt.Errorf("the link %q of %s points to what is no name", cut(f.Path), m.remote.Repository)
+			return fmt.Errorf("the link %q of %s points to what is no name", cut(f.Path), w.m.remote.Repository)
 		case f.Size > streamAbove:
-			return w.stream(f, obj, hash, fn)
-		case len(b) <= lfsMost && bytes.HasPrefix(b, []byte(lfsHead)):
-			return fmt.Errorf("%q of %s is stored in Git LFS, which this version cannot fetch", cut(f.Path), m.remote.Repository)
+			return w.stream(f, obj, it.hash, fn)
 		}
 		return fn(f, bytes.NewReader(b))
 	})
@@ -72,21 +81,52 @@ func (m *Mirror) WalkSome(ctx context.Context, commit string, want func(deploy.T
 // List gives every file of a commit, as [Mirror.Walk] does, with its size but
 // without its content, which is not read.
 func (m *Mirror) List(ctx context.Context, commit string, fn func(deploy.TreeFile) error) error {
-	return m.walk(ctx, commit, func(w *walker, f deploy.TreeFile, hash plumbing.Hash) error {
-		err := w.heal(func() (err error) {
-			f.Size, err = w.o.size(hash)
-			return err
-		})
+	return m.Export(commit, View{}).List(ctx, fn)
+}
+
+// List gives every file that is delivered, with its size but without its
+// content. Size and blob are those of what [Export.Walk] gives, also where
+// that is not what the repository holds.
+func (x *Export) List(ctx context.Context, fn func(deploy.TreeFile) error) error {
+	return x.walk(ctx, func(w *walker, it item) error {
+		made, err := w.made(&it, true)
 		if err != nil {
-			return fmt.Errorf("reading %q of %s: %w", f.Path, w.m.remote.Repository, err)
+			return err
 		}
-		return fn(f)
+		if made == nil {
+			if it.file.Size, err = w.size(it); err != nil {
+				return err
+			}
+		}
+		return fn(it.file)
 	})
+}
+
+func (w *walker) size(it item) (size int64, err error) {
+	err = w.heal(func() (err error) {
+		size, err = w.o.size(it.hash)
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("reading %q of %s: %w", it.file.Path, w.m.remote.Repository, err)
+	}
+	return size, err
 }
 
 // Measure counts a commit's files and their bytes, without reading them.
 func (m *Mirror) Measure(ctx context.Context, commit string) (files int, size int64, err error) {
-	err = m.List(ctx, commit, func(f deploy.TreeFile) error {
+	return m.Export(commit, View{}).Measure(ctx)
+}
+
+// Bring fetches what a commit needs that is not in its repository.
+func (x *Export) Bring(ctx context.Context) error {
+	return x.walk(ctx, func(*walker, item) error { return nil })
+}
+
+// Measure counts the files that are delivered and their bytes. What is kept
+// elsewhere than in the repository is here after it.
+func (x *Export) Measure(ctx context.Context) (files int, size int64, err error) {
+	err = x.List(ctx, func(f deploy.TreeFile) error {
 		files++
 		size += f.Size
 		return nil
@@ -105,35 +145,48 @@ func (m *Mirror) reading(ctx context.Context, commit string, fn func(*objects) e
 	return w.heal(func() error { return fn(w.o) })
 }
 
-func (m *Mirror) walk(ctx context.Context, commit string, fn func(*walker, deploy.TreeFile, plumbing.Hash) error) error {
-	w := &walker{ctx: ctx, m: m, commit: commit, fn: fn}
+func (x *Export) walk(ctx context.Context, fn func(*walker, item) error) error {
+	w := &walker{ctx: ctx, m: x.m, commit: x.commit, x: x, fn: fn, files: new(int)}
+	return w.run(x.view.Subdir)
+}
+
+// run walks one repository.
+func (w *walker) run(subdir string) error {
 	if err := w.open(); err != nil {
 		return err
 	}
 	defer func() { w.o.close() }()
-	var root plumbing.Hash
 	err := w.heal(func() error {
-		c, err := w.o.commit(plumbing.NewHash(commit))
+		c, err := w.o.commit(plumbing.NewHash(w.commit))
 		if err == nil {
-			root = c.TreeHash
+			w.root = c.TreeHash
 		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("reading commit %s of %s: %w", cut(commit), m.remote.Repository, err)
+		return fmt.Errorf("reading commit %s of %s: %w", cut(w.commit), w.m.remote.Repository, err)
 	}
-	return w.tree(root, "", 0)
+	if subdir != "" {
+		return w.below(w.root, subdir)
+	}
+	return w.tree(w.root, "", 0)
 }
 
 type walker struct {
 	ctx     context.Context
 	m       *Mirror
 	commit  string
-	fn      func(*walker, deploy.TreeFile, plumbing.Hash) error
+	x       *Export
+	fn      func(*walker, item) error
 	o       *objects
 	renewed int64 // of the mirror that is open
 	healed  bool  // it was fetched anew for this walk
-	files   int
+	files   *int  // seen so far, those of other repositories in this one too
+
+	root   plumbing.Hash // the commit's tree
+	skip   string        // what paths in the repository begin with and delivered ones do not
+	attrs  attributes
+	pretty *pretty // nil until a file has placeholders
 }
 
 func (w *walker) open() error {
@@ -214,18 +267,31 @@ func (w *walker) stream(f deploy.TreeFile, obj plumbing.EncodedObject, hash plum
 	return err
 }
 
-func (w *walker) tree(hash plumbing.Hash, prefix string, depth int) error {
-	name := w.m.remote.Repository
-	if depth > depthMost {
-		return fmt.Errorf("%s has directories more than %d deep", name, depthMost)
-	}
+// list reads a directory.
+func (w *walker) list(hash plumbing.Hash, dir string) ([]entry, error) {
 	var list []entry
 	err := w.heal(func() (err error) {
 		list, err = w.o.tree(hash)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("reading %q of %s: %w", "/"+prefix, name, err)
+		return nil, fmt.Errorf("reading %q of %s: %w", "/"+dir, w.m.remote.Repository, err)
+	}
+	return list, nil
+}
+
+func (w *walker) tree(hash plumbing.Hash, prefix string, depth int) error {
+	name := w.m.remote.Repository
+	if depth > depthMost {
+		return fmt.Errorf("%s has directories more than %d deep", name, depthMost)
+	}
+	list, err := w.list(hash, prefix)
+	if err != nil {
+		return err
+	}
+	defer w.attrs.leave(len(w.attrs.files))
+	if err := w.enter(list, prefix); err != nil {
+		return err
 	}
 	seen := make(map[string]bool, len(list))
 	for _, e := range list {
@@ -244,7 +310,7 @@ func (w *walker) tree(hash plumbing.Hash, prefix string, depth int) error {
 		seen[e.name] = true
 		// Directories count: a few small objects can mean more of them than
 		// anybody could ever walk.
-		if w.files++; w.files > filesMost {
+		if *w.files++; *w.files > filesMost {
 			return fmt.Errorf("%s has more than %d files and directories", name, filesMost)
 		}
 		if err := w.entry(e, path, depth); err != nil {
@@ -255,21 +321,27 @@ func (w *walker) tree(hash plumbing.Hash, prefix string, depth int) error {
 }
 
 func (w *walker) entry(e entry, path string, depth int) error {
-	f := deploy.TreeFile{Path: path, Blob: e.hash.String()}
 	name := w.m.remote.Repository
+	attrs, err := w.attributes(path, e.mode == filemode.Dir || e.mode == filemode.Submodule)
+	if err != nil || w.x.view.Rules && attrs.set(exportIgnore) {
+		return err
+	}
+	it := item{file: deploy.TreeFile{Path: strings.TrimPrefix(path, w.skip), Blob: e.hash.String()}, hash: e.hash}
 	switch e.mode {
 	case filemode.Dir:
 		return w.tree(e.hash, path+"/", depth+1)
 	case filemode.Regular, filemode.Deprecated:
-		f.Mode = deploy.TreePlain
+		it.file.Mode = deploy.TreePlain
 	case filemode.Executable:
-		f.Mode = deploy.TreeExecutable
+		it.file.Mode = deploy.TreeExecutable
 	case filemode.Symlink:
-		f.Mode = deploy.TreeSymlink
+		it.file.Mode = deploy.TreeSymlink
+		return w.fn(w, it)
 	case filemode.Submodule:
 		return fmt.Errorf("%q of %s is a submodule, which this version cannot fetch", cut(path), name)
 	default:
 		return fmt.Errorf("%q of %s has mode %o, which is none of git's", cut(path), name, uint32(e.mode))
 	}
-	return w.fn(w, f, e.hash)
+	it.subst = w.x.view.Rules && attrs.set(exportSubst)
+	return w.fn(w, it)
 }

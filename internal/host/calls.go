@@ -67,7 +67,7 @@ func callFor[A any](ctx context.Context, c *Conn, most time.Duration, route stri
 	late := fmt.Errorf("the agent did not answer within %v", most)
 	ctx, cancel := context.WithTimeoutCause(ctx, most, late)
 	defer cancel()
-	res, err := c.send(ctx, route, bytes.NewReader(b))
+	res, err := c.send(ctx, route, bytes.NewReader(b), "")
 	if err == nil {
 		defer res.Body.Close()
 		if derr := wire.Decode(res.Body, &answer); derr != nil {
@@ -83,11 +83,15 @@ func callFor[A any](ctx context.Context, c *Conn, most time.Duration, route stri
 	return none, err
 }
 
-// send makes one request; an answer that is an error becomes one.
-func (c *Conn) send(ctx context.Context, route string, body io.Reader) (*http.Response, error) {
+// send makes one request, with a body of an encoding, if any; an answer that
+// is an error becomes one.
+func (c *Conn) send(ctx context.Context, route string, body io.Reader, encoding string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+route, body)
 	if err != nil {
 		return nil, err
+	}
+	if encoding != "" {
+		req.Header.Set("Content-Encoding", encoding)
 	}
 	res, err := c.client.RoundTrip(req)
 	if err != nil {
@@ -285,15 +289,15 @@ func stream[A any](ctx context.Context, c *Conn, most time.Duration, route strin
 	r, w := io.Pipe()
 	wrote := make(chan error, 1)
 	go func() {
-		buf := bufio.NewWriterSize(w, 256<<10)
-		err := write(buf)
-		if err == nil {
-			err = wire.EndTree(buf)
-		}
+		err := c.writeTree(w, write)
 		wrote <- err
 		w.CloseWithError(err)
 	}()
-	res, err := c.send(ctx, route, &progress{r, stall, most})
+	encoding := ""
+	if c.packed {
+		encoding = wire.Packed
+	}
+	res, err := c.send(ctx, route, &progress{r, stall, most}, encoding)
 	r.CloseWithError(errStopped)
 	werr := <-wrote
 	if err == nil {
@@ -316,6 +320,27 @@ func stream[A any](ctx context.Context, c *Conn, most time.Duration, route strin
 		return none, err
 	}
 	return answer, nil
+}
+
+// writeTree writes a tree or a list, compressed where that pays.
+func (c *Conn) writeTree(to io.Writer, write func(*bufio.Writer) error) error {
+	packed := io.WriteCloser(nil)
+	if c.packed {
+		var err error
+		if packed, err = wire.Pack(to); err != nil {
+			return err
+		}
+		to = packed
+	}
+	buf := bufio.NewWriterSize(to, 256<<10)
+	err := write(buf)
+	if err == nil {
+		err = wire.EndTree(buf)
+	}
+	if packed != nil && err == nil {
+		err = packed.Close()
+	}
+	return err
 }
 
 // progress puts a timer off whenever something is read.
@@ -401,7 +426,7 @@ func (c *Conn) Step(ctx context.Context, s Step, out func(stream uint8, chunk []
 		}
 	})
 	defer stop()
-	res, err := c.send(life, wire.RouteStep, bytes.NewReader(b))
+	res, err := c.send(life, wire.RouteStep, bytes.NewReader(b), "")
 	if err != nil {
 		if life.Err() != nil {
 			err = c.gone(context.Background(), err)
@@ -422,7 +447,7 @@ func (c *Conn) Step(ctx context.Context, s Step, out func(stream uint8, chunk []
 func (c *Conn) sendFile(ctx context.Context, name string, content []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	res, err := c.send(ctx, wire.RouteFile+name, bytes.NewReader(content))
+	res, err := c.send(ctx, wire.RouteFile+name, bytes.NewReader(content), "")
 	if err != nil {
 		return fmt.Errorf("sending a file for the step: %w", err)
 	}

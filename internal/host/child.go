@@ -55,7 +55,7 @@ func (w *way) spawn(ctx context.Context) (*Conn, error) {
 		return nil, fmt.Errorf("starting an agent: %w", err)
 	}
 	p := &child{cmd: cmd, errs: make(chan struct{})}
-	c := &Conn{way: w, conn: conn, process: p, done: make(chan struct{})}
+	c := &Conn{o: &w.o, bury: w.bury, conn: conn, process: p, done: make(chan struct{})}
 	go func() {
 		defer close(p.errs)
 		p.readErrors(stderr, w)
@@ -91,7 +91,12 @@ func (p *child) readErrors(r io.ReadCloser, w *way) {
 	_, _ = io.Copy(io.Discard, r)
 }
 
-func (p *child) kill() { _ = p.cmd.Process.Kill() }
+func (p *child) kill() string {
+	_ = p.cmd.Process.Kill()
+	return wasKilled
+}
+
+const wasKilled = "was killed"
 
 func (p *child) clean() bool { return p.cmd.ProcessState.Success() }
 

@@ -42,11 +42,25 @@ type Options struct {
 	Sockets map[deploy.AgentKind]string
 	Version string // of the daemon, for the sentence about an agent of another protocol
 	Log     *slog.Logger
+
+	// Secret reads a secret: the private keys of hosts over SSH.
+	Secret func(ctx context.Context, s deploy.Secret) (string, error)
+	// Program is the binary that is copied to hosts over SSH; default this
+	// one. Those for other architectures stand beside it as
+	// deployhook-linux-ARCH.
+	Program string
 }
 
 // Hosts opens agents.
 type Hosts struct {
-	ways map[deploy.AgentKind]*way
+	o        Options
+	began    time.Time
+	ways     map[deploy.AgentKind]*way
+	programs *programs
+
+	mu      sync.Mutex
+	remotes map[string]*remote // by the host's name
+	live    map[string]bool    // nonces of the agents over SSH that are in use
 }
 
 // New makes the near end for this machine.
@@ -54,7 +68,10 @@ func New(o Options) *Hosts {
 	if len(o.Command) == 0 {
 		o.Command = []string{"/proc/self/exe", "agent"}
 	}
-	h := &Hosts{ways: map[deploy.AgentKind]*way{}}
+	h := &Hosts{
+		o: o, began: time.Now(), ways: map[deploy.AgentKind]*way{}, programs: newPrograms(o.Program),
+		remotes: map[string]*remote{}, live: map[string]bool{},
+	}
 	shared := map[string]*way{}
 	for _, kind := range deploy.AgentKinds {
 		socket := o.Sockets[kind]
@@ -82,12 +99,17 @@ func (h *Hosts) Close() {
 }
 
 // Open gives an agent on a host, for one job or one command; far is nil for
-// this machine.
+// this machine. [ErrUnreachable]: the host may be there later. It waits for
+// what an agent on that host, whose exit was not seen, may still be ending.
 func (h *Hosts) Open(ctx context.Context, far *deploy.Host, kind deploy.AgentKind) (*Conn, error) {
-	if far != nil {
-		return nil, fmt.Errorf("host %s: only this machine can be reached", far.Name)
+	if far == nil {
+		return h.ways[kind].open(ctx)
 	}
-	return h.ways[kind].open(ctx)
+	c, err := h.remote(far.Name).open(ctx, far)
+	if err != nil {
+		return nil, fmt.Errorf("host %s: %w", far.Name, err)
+	}
+	return c, nil
 }
 
 // way is one way to agents on this machine: child processes, or a local socket.
@@ -246,7 +268,10 @@ func (w *way) bury() {
 
 // Conn is an agent in use.
 type Conn struct {
-	way     *way
+	o       *Options
+	bury    func() // ends what it left when it did not clean up
+	after   func() // gives back what it needed; nil: nothing
+	packed  bool   // trees are compressed on the way
 	nonce   string
 	version string // as the agent says it
 	conn    net.Conn
@@ -258,8 +283,8 @@ type Conn struct {
 
 // process is the process of an agent, as far as the near end can see it.
 type process interface {
-	// kill ends it at once; then done is closed.
-	kill()
+	// kill ends it at once; then done is closed. It says what it did.
+	kill() string
 	// clean says of one that has ended whether it did so by itself, and
 	// cleaned up.
 	clean() bool
@@ -276,12 +301,12 @@ func (c *Conn) greet(ctx context.Context) (*Conn, error) {
 	switch {
 	case errors.As(err, &other):
 		c.end()
-		return nil, protocolError(fmt.Sprintf("restart deployhook: agent %s, daemon %s", other.Version, c.way.o.Version))
+		return nil, protocolError(fmt.Sprintf("restart deployhook: agent %s, daemon %s", other.Version, c.o.Version))
 	case err != nil:
 		c.end()
 		return nil, c.process.unborn(banner, err)
 	case len(banner) > 0:
-		c.way.o.Log.Info("skipped what the login printed before the agent", "bytes", len(banner), "banner", line(string(banner), bannerShown))
+		c.o.Log.Info("skipped what the login printed before the agent", "bytes", len(banner), "banner", line(string(banner), bannerShown))
 	}
 	c.client = &http.Transport{
 		Protocols: wire.Protocols(), HTTP2: wire.HTTP2(), DisableCompression: true, MaxResponseHeaderBytes: wire.HeaderMost,
@@ -346,7 +371,7 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 func (c *Conn) Close() error {
 	err := c.end()
 	if !c.process.clean() {
-		c.way.bury()
+		c.bury()
 	}
 	return err
 }
@@ -356,14 +381,17 @@ func (c *Conn) end() error {
 		c.client.CloseIdleConnections()
 	}
 	c.conn.Close()
+	if c.after != nil {
+		defer c.after()
+	}
 	select {
 	case <-c.done:
 		return nil
 	case <-time.After(closeTime):
 	}
-	c.process.kill()
+	what := c.process.kill()
 	<-c.done
-	return fmt.Errorf("the agent did not end within %v and was killed", closeTime)
+	return fmt.Errorf("the agent did not end within %v and %s", closeTime, what)
 }
 
 // gone tells a dead agent from other errors of the connection. An agent that

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,7 +35,11 @@ func TestMain(m *testing.M) {
 				}
 			}
 		}
-		exitNow(agent.Main(agent.Options{Version: "test", Daemon: strings.Join(os.Args[2:], "")}))
+		o := agent.Options{Version: "test", SSH: slices.Contains(os.Args, "--ssh")}
+		if !o.SSH {
+			o.Daemon = strings.Join(os.Args[2:], "")
+		}
+		exitNow(agent.Main(o))
 	}
 	if len(os.Args) > 1 {
 		if mode := modes[os.Args[1]]; mode != nil {
@@ -42,7 +47,7 @@ func TestMain(m *testing.M) {
 			return
 		}
 	}
-	host.ShortDeadlines(10*time.Second, 18*time.Second)
+	host.ShortDeadlines(10*time.Second, 18*time.Second, 15*time.Second)
 	os.Exit(m.Run())
 }
 
@@ -214,6 +219,11 @@ func TestTimeoutEndsEverything(t *testing.T) {
 // assertGone says that the process whose id is in file is no more.
 func assertGone(t *testing.T, file string) {
 	t.Helper()
+	assertGoneWithin(t, file, 10*time.Second)
+}
+
+func assertGoneWithin(t *testing.T, file string, most time.Duration) {
+	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -222,7 +232,7 @@ func assertGone(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end := time.Now().Add(10 * time.Second)
+	end := time.Now().Add(most)
 	for {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil || strings.Contains(string(stat), ") Z ") {

@@ -40,7 +40,7 @@ func (w *way) connect(ctx context.Context) (*Conn, error) {
 		return nil, err
 	}
 	i := &instance{UnixConn: conn, way: w}
-	i.conn = &Conn{way: w, conn: i, process: i, done: make(chan struct{})}
+	i.conn = &Conn{o: &w.o, bury: w.bury, conn: i, process: i, done: make(chan struct{})}
 	return i.conn.greet(ctx)
 }
 
@@ -154,7 +154,7 @@ func (i *instance) Close() error {
 
 // kill has another agent of the same user end this one. When that cannot be
 // had either, the stream is given up.
-func (i *instance) kill() {
+func (i *instance) kill() string {
 	ctx, cancel := context.WithTimeout(context.Background(), openTime)
 	defer cancel()
 	c, err := i.way.start(ctx)
@@ -165,13 +165,14 @@ func (i *instance) kill() {
 	if err == nil {
 		select {
 		case <-i.conn.done:
-			return
+			return wasKilled
 		case <-time.After(closeTime):
 			err = errors.New("it is still there")
 		}
 	}
 	i.way.o.Log.Error("an agent does not end and cannot be killed", "socket", i.way.socket, "err", err)
 	i.UnixConn.Close()
+	return "cannot be killed"
 }
 
 func (i *instance) clean() bool {

@@ -199,14 +199,7 @@ func TestAgentsOfAKilledDaemonEndBeforeTheNextDaemonBegins(t *testing.T) {
 			t.Fatal(err)
 		}
 		if stopped {
-			b, err := os.ReadFile(filepath.Join(dir, "agent"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-			if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			stop(t, filepath.Join(dir, "agent"))
 		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -220,6 +213,19 @@ func TestAgentsOfAKilledDaemonEndBeforeTheNextDaemonBegins(t *testing.T) {
 				t.Errorf("stopped %v: %s of the daemon before lives beside an agent of the next one", stopped, file)
 			}
 		}
+	}
+}
+
+// stop stops the process whose id is in file.
+func stop(t *testing.T, file string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -294,6 +300,9 @@ func TestEachKindOfAgentHasItsOwnUser(t *testing.T) {
 			exe := filepath.Join(filepath.Dir(state), "exe")
 			if _, err := os.Stat(exe); err != nil {
 				b, err := os.ReadFile("/proc/self/exe")
+				// A process that is started meanwhile would hold it open for writing: it could not be run.
+				syscall.ForkLock.RLock()
+				defer syscall.ForkLock.RUnlock()
 				if err := errors.Join(err, os.WriteFile(exe, b, 0o755), os.Chown(state, int(uid), int(uid))); err != nil {
 					t.Error(err)
 				}

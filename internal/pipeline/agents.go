@@ -2,27 +2,49 @@ package pipeline
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"deployhook/internal/deploy"
+	"deployhook/internal/host"
 )
 
-// agentsTime bounds asking all agents about themselves.
-const agentsTime = 20 * time.Second
+// agentsTime bounds asking all agents about themselves, and agentsAtOnce how
+// many are asked side by side.
+const (
+	agentsTime   = 20 * time.Second
+	agentsAtOnce = 16
+)
 
-// Agents opens an agent of each kind and says what came of it: whether jobs
-// could run now, as whom, and whether the deploy jobs' paths can be written.
+// Agents opens an agent of each kind here, and one on every host over SSH, and
+// says what came of it: whether jobs could run now, as whom, and whether the
+// deploy jobs' paths can be written.
 func (e *Engine) Agents(ctx context.Context) []deploy.AgentReport {
 	ctx, cancel := context.WithTimeout(ctx, agentsTime)
 	defer cancel()
-	reports := make([]deploy.AgentReport, len(deploy.AgentKinds))
+	var reports []deploy.AgentReport
+	for _, kind := range deploy.AgentKinds {
+		reports = append(reports, deploy.AgentReport{Host: deploy.Local, Kind: kind, Socket: e.Hosts.Socket(kind), Paths: []deploy.Room{}})
+	}
+	for _, h := range e.Config().Hosts {
+		// Over SSH jobs of both kinds run as one user.
+		reports = append(reports, deploy.AgentReport{Host: h.Name, Kind: deploy.DeployAgent, Paths: []deploy.Room{}})
+	}
 	var all sync.WaitGroup
-	for i, kind := range deploy.AgentKinds {
-		reports[i] = deploy.AgentReport{Kind: kind, Socket: e.Hosts.Socket(kind), Paths: []deploy.Room{}}
+	turns := make(chan struct{}, agentsAtOnce)
+	for i := range reports {
 		all.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
 			if err := e.askAgent(ctx, &reports[i]); err != nil {
 				reports[i].Error = err.Error()
+				var key *host.HostKeyError
+				if errors.As(err, &key) {
+					reports[i].HostKey, _ = strings.CutPrefix(key.Line, "host_key: ")
+				}
 			}
 		})
 	}
@@ -31,7 +53,7 @@ func (e *Engine) Agents(ctx context.Context) []deploy.AgentReport {
 }
 
 func (e *Engine) askAgent(ctx context.Context, r *deploy.AgentReport) error {
-	conn, err := e.openOn(ctx, deploy.Local, r.Kind)
+	conn, err := e.openOn(ctx, r.Host, r.Kind, nil)
 	if err != nil {
 		return err
 	}
@@ -47,7 +69,7 @@ func (e *Engine) askAgent(ctx context.Context, r *deploy.AgentReport) error {
 	asked := map[string]bool{}
 	for _, p := range e.Config().Pipelines {
 		for _, j := range p.Jobs {
-			if !j.Deploys() || asked[j.Release.Path] {
+			if !j.Deploys() || !slices.Contains(j.Hosts, r.Host) || asked[j.Release.Path] {
 				continue
 			}
 			asked[j.Release.Path] = true

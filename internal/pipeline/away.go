@@ -47,20 +47,32 @@ func (e *Engine) addAway(ctx context.Context, active *deploy.Active, now time.Ti
 		if !j.unreachable.Load() {
 			continue
 		}
+		why := j.whyUnreachable()
 		for lock, h := range active.Locks {
 			if h.Run == k.run && h.Job == k.job && h.Blocked == "" {
-				h.Blocked = fmt.Sprintf("%s: unfinished switch of run %d; if it cannot be reached any more: deployhook unlock %s:%s --abandon",
-					j.host(), k.run, j.host(), j.spec.Release.Path)
+				h.Blocked = why
 				active.Locks[lock] = h
 			}
 		}
 	}
 }
 
+// whyUnreachable is what others wait for while a path of the job cannot be
+// opened; empty: it can.
+func (j *job) whyUnreachable() string {
+	for _, p := range j.all() {
+		if p.whyAway() != nil {
+			return fmt.Sprintf("%s: unfinished switch of run %d; if it cannot be reached any more: deployhook unlock %s:%s --abandon",
+				p.host, j.key.run, p.host, j.spec.Release.Path)
+		}
+	}
+	return ""
+}
+
 // ask opens an agent on a host that was away; jobs start there again when it
 // is one of this deployhook.
 func (e *Engine) ask(ctx context.Context, name string, kind deploy.AgentKind) {
-	conn, err := e.openOn(ctx, name, kind)
+	conn, err := e.openOn(ctx, name, kind, nil)
 	if err == nil {
 		conn.Close()
 	}

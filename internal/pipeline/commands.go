@@ -301,17 +301,20 @@ func (e *Engine) Abandon(ctx context.Context, where, path, actor string) error {
 	}
 	holder, held := active.Locks[lock]
 	if held && holder.Blocked == "" {
-		if j := e.job(holder.Run, holder.Job); j != nil && j.giveUp(actor) {
+		if j := e.job(holder.Run, holder.Job); j != nil && j.giveUp(where, actor) {
 			e.Log.Warn("unfinished switch that cannot be reached is given up", "run", holder.Run, "job", holder.Job, "by", actor)
 			return nil
 		}
 		return fmt.Errorf("%w: run %d job %s is using %s:%s now; cancel %d ends it", deploy.ErrRefused, holder.Run, holder.Job, where, path, holder.Run)
 	}
-	inPlace, err := e.inPlaceAt(ctx, holder, path)
-	if err != nil {
-		return err
+	var run *deploy.Run
+	if held {
+		if run, err = e.Store.Run(ctx, holder.Run); err != nil {
+			return err
+		}
 	}
-	if err := e.dropIntent(ctx, where, path, inPlace, held); err != nil && !held {
+	at := switchAt{where, path, e.inPlaceAt(ctx, run, holder.Job, path)}
+	if err := e.dropIntent(ctx, at, run); err != nil && !held {
 		return err
 	} else if err != nil {
 		// The path is free here all the same: its host may never come back. A
@@ -329,51 +332,54 @@ func (e *Engine) Abandon(ctx context.Context, where, path, actor string) error {
 	return nil
 }
 
-// dropIntent removes what a switch left in the journal of a path.
-func (e *Engine) dropIntent(ctx context.Context, where, path string, inPlace, held bool) error {
-	conn, err := e.openOn(ctx, where, deploy.DeployAgent)
+// switchAt says where an unfinished switch is.
+type switchAt struct {
+	host, path string
+	inPlace    bool
+}
+
+// dropIntent removes what a switch left in the journal of a path. run is the one
+// that holds the path, nil = none does.
+func (e *Engine) dropIntent(ctx context.Context, at switchAt, run *deploy.Run) error {
+	conn, err := e.openOn(ctx, at.host, deploy.DeployAgent, run)
 	if err != nil {
-		return fmt.Errorf("opening an agent: %w", err)
+		return onHost(at.host, fmt.Errorf("opening an agent: %w", err))
 	}
 	defer conn.Close()
-	found, err := lookWith(ctx, conn, path, inPlace)
-	if err != nil && !held {
-		return err
+	found, err := lookWith(ctx, conn, at.path, at.inPlace)
+	if err != nil && run == nil {
+		return onHost(at.host, err)
 	}
 	if err == nil && found.Intent == nil && found.Foreign == "" {
-		if held {
+		if run != nil {
 			return nil
 		}
-		return fmt.Errorf("%w: %s:%s has no unfinished switch", deploy.ErrRefused, where, path)
+		return fmt.Errorf("%w: %s:%s has no unfinished switch", deploy.ErrRefused, at.host, at.path)
 	}
-	if inPlace {
-		return conn.AbandonInPlace(ctx, path)
+	if at.inPlace {
+		return conn.AbandonInPlace(ctx, at.path)
 	}
-	return conn.Abandon(ctx, path)
+	return conn.Abandon(ctx, at.path)
 }
 
 // inPlaceAt says whether the files of a path are changed in place: by the
-// config of the run that holds it, else by today's.
-func (e *Engine) inPlaceAt(ctx context.Context, holder deploy.LockHolder, path string) (bool, error) {
-	if holder.Run != 0 {
-		run, err := e.Store.Run(ctx, holder.Run)
-		if err != nil {
-			return false, err
-		}
+// config of the run whose job holds it, else by today's.
+func (e *Engine) inPlaceAt(ctx context.Context, run *deploy.Run, job, path string) bool {
+	if run != nil {
 		if p, err := e.pipelineOf(ctx, run); err == nil {
-			if j := p.Job(holder.Job); j != nil && j.Deploys() {
-				return j.Release.InPlace, nil
+			if j := p.Job(job); j != nil && j.Deploys() {
+				return j.Release.InPlace
 			}
 		}
 	}
 	for _, p := range e.Config().Pipelines {
 		for _, j := range p.Jobs {
 			if j.Deploys() && j.Release.Path == path {
-				return j.Release.InPlace, nil
+				return j.Release.InPlace
 			}
 		}
 	}
-	return false, nil
+	return false
 }
 
 // noPipeline is the error for a name that the config does not have.

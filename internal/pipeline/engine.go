@@ -184,9 +184,33 @@ func (e *Engine) Progress() time.Time { return time.UnixMilli(e.progress.Load())
 // time aside: every call of an agent has a deadline below it.
 const goesOn = 75 * time.Minute
 
-// beat is a sign of life of a job: the next one comes within more than goesOn.
-func (j *job) beat(more time.Duration) {
-	j.due.Store(time.Now().Add(goesOn + more).UnixMilli())
+// beat is a sign of life of a job: the next one comes within goesOn.
+func (j *job) beat() { j.due.Store(time.Now().Add(goesOn).UnixMilli()) }
+
+// beat is a sign of life of a step: the next one comes within more than goesOn,
+// and until then nothing else is asked of its job.
+func (p *jobPart) beat(more time.Duration) {
+	p.due.Store(time.Now().Add(goesOn + more).UnixMilli())
+}
+
+// rest says that no step of the part runs any more.
+func (p *jobPart) rest() {
+	p.job.beat()
+	p.due.Store(0)
+}
+
+// overdue says whether a sign of life of the job is overdue.
+func (j *job) overdue(now time.Time) bool {
+	stepping := false
+	for _, p := range j.all() {
+		if due := p.due.Load(); due != 0 {
+			stepping = true
+			if now.UnixMilli() > due {
+				return true
+			}
+		}
+	}
+	return !stepping && now.UnixMilli() > j.due.Load()
 }
 
 // Stuck names a job whose sign of life is overdue: its worker hangs, and only
@@ -195,7 +219,7 @@ func (e *Engine) Stuck(now time.Time) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for k, j := range e.running {
-		if now.UnixMilli() > j.due.Load() {
+		if j.overdue(now) {
 			return fmt.Sprintf("run %d job %s", k.run, k.job)
 		}
 	}
@@ -303,7 +327,7 @@ func (e *Engine) claim(ctx context.Context, c deploy.Claim, run *deploy.Run, now
 
 func (e *Engine) newJob(run int64, name string, attempt int) *job {
 	return &job{
-		engine: e, key: jobKey{run, name}, attempt: attempt, taken: make(chan struct{}), claimed: make(chan error, 1), abandon: make(chan string, 1),
+		engine: e, key: jobKey{run, name}, attempt: attempt, taken: make(chan struct{}), claimed: make(chan error, 1), gaveUp: make(chan struct{}, 1),
 		log: e.Log.With("run", run, "job", name, "attempt", attempt),
 	}
 }
@@ -311,7 +335,7 @@ func (e *Engine) newJob(run int64, name string, attempt int) *job {
 // start runs work on a job in a goroutine of its own, and records its outcome.
 func (e *Engine) start(ctx context.Context, j *job, work func(*job, context.Context) outcome) {
 	ctx, j.cancel = context.WithCancelCause(ctx)
-	j.beat(0)
+	j.beat()
 	j.canceled = func() bool { return ctx.Err() != nil }
 	e.mu.Lock()
 	e.running[j.key] = j
@@ -319,7 +343,7 @@ func (e *Engine) start(ctx context.Context, j *job, work func(*job, context.Cont
 	e.workers.Go(func() {
 		defer j.cancel(nil)
 		began := time.Now()
-		out := work(j, ctx)
+		out := j.lacking(work(j, ctx))
 		j.finish(context.WithoutCancel(ctx), out)
 		e.mu.Lock()
 		delete(e.running, j.key)

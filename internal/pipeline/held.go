@@ -13,11 +13,10 @@ import (
 
 // holdBack holds the commit that a rollback went back from, so that nothing
 // but a new push or a person deploys it again. It is done anew after a crash:
-// found tells what was live before.
-func (j *job) holdBack(ctx context.Context, found *deploy.Found) {
-	from := j.cameFrom(found)
-	line := lineOf(found, from)
-	if line == nil || line.Commit == j.run.Commit {
+// what was found on the hosts tells what was live before.
+func (j *job) holdBack(ctx context.Context) {
+	line := j.wentBackFrom()
+	if line == nil {
 		return
 	}
 	err := j.engine.Store.AddHold(ctx, deploy.Hold{
@@ -27,6 +26,17 @@ func (j *job) holdBack(ctx context.Context, found *deploy.Found) {
 	if err != nil && !errors.Is(err, deploy.ErrLocked) {
 		j.log.Error("holding the commit that was rolled back from", "commit", line.Commit, "err", err)
 	}
+}
+
+// wentBackFrom is the line of what was live before this run's rollback; nil =
+// nothing else was.
+func (j *job) wentBackFrom() *deploy.ReleaseLine {
+	for _, p := range j.active() {
+		if line := lineOf(p.found, j.cameFrom(p.found)); line != nil && line.Commit != j.run.Commit {
+			return line
+		}
+	}
+	return nil
 }
 
 // cameFrom is the release that was live before this run's rollback.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,27 +35,22 @@ type job struct {
 	spec    *deploy.Job
 	event   *deploy.Event
 	payload []byte
-	secrets []string // values to mask, all that could be read
-	notes   []string // sentences for the log of the next step
-	next    int      // index of the next step
-	begun   bool     // steps of it may have run; a deploy job has then passed what could keep it from beginning
-
-	// env of a release, filled as it becomes known.
-	workspace, release, releasePath, previous string
+	begun   bool   // steps of it may have run; a deploy job has then passed what could keep it from beginning
+	release string // the id of the release to switch to, the same on all hosts
+	parts   []*jobPart
 
 	// Of a switch that was cut short.
-	reopened     int          // times that its path was opened again
-	restartsLost int          // restarts that ended what was running them
-	undone       error        // why the release is put back
-	oldLost      error        // how the restart of the old release ended its agent
-	unreachable  atomic.Bool  // its path cannot be opened now
-	due          atomic.Int64 // ms until which the job must have said that it goes on
-	abandon      chan string  // by whom
+	reopened    int           // times that its paths were opened again
+	undone      error         // why the release is put back
+	unreachable atomic.Bool   // one of its paths cannot be opened now
+	due         atomic.Int64  // ms until which the job must have said that it goes on
+	gaveUp      chan struct{} // somebody abandons a host that cannot be reached
 
 	mu       sync.Mutex
-	cleaning context.CancelCauseFunc // ends the steps that run although the job was canceled; nil = none do
-	paths    []string                // locks of the paths that it deploys to, and of its group
-	switched *move                   // the switch has begun: a cancel acts only by undoing; nil = not yet
+	secrets  []string                             // values to mask, all that could be read
+	cleaning map[*jobPart]context.CancelCauseFunc // end the steps that run although the job was canceled
+	paths    []string                             // locks of the paths that it deploys to, and of its group
+	switched *move                                // the switch has begun: a cancel acts only by undoing; nil = not yet
 }
 
 // move is a switch from one release to another; from is empty for the first.
@@ -66,8 +62,20 @@ type outcome struct {
 	state   deploy.State
 	cause   string
 	err     string
-	blocked string // with lost: the sentence with the way on; the path stays locked
 	waiting string // with waiting: for what
+
+	whole bool // of all hosts: their paths were opened again and settled
+
+	// blocked is for lost: the locks that stay, each with the sentence that says
+	// how to go on.
+	blocked map[string]string
+}
+
+func (o *outcome) block(locks map[string]string) {
+	if len(locks) > 0 && o.blocked == nil {
+		o.blocked = map[string]string{}
+	}
+	maps.Copy(o.blocked, locks)
 }
 
 func failed(err error) outcome { return outcome{state: deploy.Failed, err: err.Error()} }
@@ -99,7 +107,7 @@ func (j *job) interrupted(what string) outcome {
 	}
 	what += ", and on_crash is stop: nobody knows how far its steps came"
 	if j.spec.Deploys() {
-		return j.blocked(what)
+		return j.blockedAt(j.active(), what)
 	}
 	return outcome{state: deploy.Lost, err: what}
 }
@@ -131,6 +139,7 @@ func (j *job) find(ctx context.Context) error {
 	if j.spec = j.pipe.Job(j.key.job); j.spec == nil {
 		return fmt.Errorf("the config of run %d has no job %s", j.run.ID, j.key.job)
 	}
+	j.split()
 	return nil
 }
 
@@ -147,8 +156,20 @@ func (j *job) read(ctx context.Context) error {
 	if j.event, j.payload, err = j.engine.eventOf(ctx, j.run); err != nil {
 		return err
 	}
-	j.secrets = j.engine.secretValues(ctx, j.run, j.spec)
+	j.learn(j.engine.secretValues(ctx, j.run, j.spec)...)
 	return nil
+}
+
+// learn adds values to those that are masked, and gives all of them.
+func (j *job) learn(values ...string) []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, v := range values {
+		if !slices.Contains(j.secrets, v) {
+			j.secrets = append(j.secrets, v)
+		}
+	}
+	return slices.Clip(j.secrets)
 }
 
 // secretValues gives every value that must not come out in a log. A secret
@@ -179,32 +200,34 @@ func (e *Engine) secretValues(ctx context.Context, run *deploy.Run, spec *deploy
 		add(p.Auth.Token, false)
 		add(p.Auth.SSHKey, false)
 	}
+	hosts := slices.Clone(cfg.Hosts)
+	if old, err := e.ConfigOf(ctx, run.Config); err == nil && old != cfg {
+		hosts = append(hosts, old.Hosts...) // one that today's file has no more
+	}
+	for i := range hosts {
+		for h := &hosts[i]; h != nil; h = h.Jump {
+			add(h.Identity, false)
+		}
+	}
 	return values
 }
 
 // do runs the job from its beginning.
 func (j *job) do(ctx context.Context) outcome {
-	var conn *host.Conn
 	err := j.find(ctx)
 	if err == nil {
 		opened := make(chan error, 1)
-		go func() {
-			var err error
-			conn, err = j.open(ctx)
-			opened <- err
-		}()
+		go func() { opened <- j.each(func(p *jobPart) error { return p.open(ctx) }) }()
 		err = j.read(ctx)
 		if oerr := <-opened; err == nil {
 			err = oerr
 		}
 	}
-	if conn != nil {
-		defer j.close(conn)
-	}
+	defer j.hangUp()
 	if err == nil && j.repeatable() {
 		select {
 		case <-j.taken:
-			out := j.work(ctx, conn, nil)
+			out := j.work(ctx, nil)
 			if !j.isClaimed() {
 				out = outcome{state: deploy.Running}
 			}
@@ -216,25 +239,48 @@ func (j *job) do(ctx context.Context) outcome {
 	if !j.isClaimed() {
 		return outcome{state: deploy.Running}
 	}
-	if errors.Is(err, host.ErrProtocol) {
-		j.engine.setAway(j.host(), j.spec.Agent(), err)
-		return outcome{state: deploy.Waiting, waiting: err.Error()}
+	if out, wait := j.mustWait(); wait && err != nil {
+		return out
 	}
-	return j.work(ctx, conn, err)
+	return j.work(ctx, err)
 }
 
-// open opens the job's agent, and its workspace when it is not a deploy job.
-func (j *job) open(ctx context.Context) (*host.Conn, error) {
-	conn, err := j.engine.openOn(ctx, j.host(), j.spec.Agent())
+// mustWait is the outcome of a job one of whose hosts has an agent of another
+// deployhook: it goes on when that host can be talked to again.
+func (j *job) mustWait() (outcome, bool) {
+	for _, p := range j.parts {
+		if why := p.whyAway(); errors.Is(why, host.ErrProtocol) {
+			j.engine.setAway(p.host, j.spec.Agent(), why)
+			return outcome{state: deploy.Waiting, waiting: why.Error()}, true
+		}
+	}
+	return outcome{}, false
+}
+
+// open opens the agent of a part, and its workspace when it is not a deploy
+// job's.
+func (p *jobPart) open(ctx context.Context) error {
+	err := p.connect(ctx)
 	switch {
 	case errors.Is(err, host.ErrProtocol):
-		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("opening an agent: %w", err)
-	case !j.deploys:
-		j.workspace, err = conn.OpenWorkspace(ctx, fmt.Sprintf("%d-%s-%d", j.key.run, j.key.job, j.attempt))
+		p.setAway(p.named(err))
+		return err
+	case err != nil && p.host == deploy.Local:
+		return fmt.Errorf("opening an agent: %w", err)
+	case err == nil && !p.deploys:
+		p.workspace, err = p.conn.OpenWorkspace(ctx, p.workspaceName())
 	}
-	return conn, err
+	return err
+}
+
+// workspaceName is that of no other attempt, and of no other host: two may be
+// one machine by two names.
+func (p *jobPart) workspaceName() string {
+	name := fmt.Sprintf("%d-%s-%d", p.key.run, p.key.job, p.attempt)
+	if p.far() {
+		name += "-" + p.host
+	}
+	return name
 }
 
 // repeatable says whether the job's steps may run twice. Then they need not
@@ -250,45 +296,48 @@ func (j *job) isClaimed() bool {
 }
 
 // work runs the job, or ends it for an error.
-func (j *job) work(ctx context.Context, conn *host.Conn, err error) outcome {
+func (j *job) work(ctx context.Context, err error) outcome {
 	j.log.Info("job started")
 	if err == nil {
-		defer j.sayNotes(context.WithoutCancel(ctx))
+		defer j.sayNotes(context.WithoutCancel(ctx), "order")
 	}
 	switch {
 	case err != nil:
 		return j.ends(ctx, err)
 	case j.spec.Deploys() && j.spec.Release.InPlace:
-		return j.deployInPlace(ctx, conn)
+		return j.deployInPlace(ctx)
 	case j.run.Target != "":
-		return j.rollback(ctx, conn)
+		return j.rollback(ctx)
 	case j.spec.Deploys():
-		return j.deploy(ctx, conn)
+		return j.deploy(ctx)
 	}
-	return j.test(ctx, conn)
+	return j.test(ctx)
 }
 
-func (j *job) host() string { return j.spec.Hosts[0] }
-
-func (j *job) close(conn *host.Conn) {
-	if err := conn.Close(); err != nil {
-		j.log.Warn("closing the agent", "host", j.host(), "err", err)
-	}
-}
-
-// test runs the steps in a fresh workspace of the commit.
-func (j *job) test(ctx context.Context, conn *host.Conn) outcome {
+// test runs the steps in a fresh workspace of the commit, on all hosts side by
+// side.
+func (j *job) test(ctx context.Context) outcome {
+	var x *git.Export
 	if j.pipe.Repository != "" {
 		mirror, err := j.fetch(ctx)
 		if err == nil {
-			err = conn.Put(ctx, j.walk(ctx, mirror))
+			x, err = j.bring(ctx, mirror)
 		}
 		if err != nil {
 			return j.ends(ctx, err)
 		}
 	}
 	j.begun = true
-	return j.steps(ctx, conn, j.workspace)
+	kind := sync.OnceValue(func() deploy.CacheKind { return j.cacheKind(ctx) })
+	return j.every(func(p *jobPart) outcome {
+		if x != nil {
+			err := p.conn.Put(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error { return x.Walk(ctx, fn) })
+			if err != nil {
+				return j.ends(ctx, err)
+			}
+		}
+		return p.cached(ctx, kind, func() outcome { return p.steps(ctx, p.workspace) })
+	})
 }
 
 // fetch sees to it that the commit is here.
@@ -303,11 +352,21 @@ func (j *job) fetch(ctx context.Context) (*git.Mirror, error) {
 	return mirror, nil
 }
 
-// walk streams the commit's files to whoever calls it.
-func (j *job) walk(ctx context.Context, mirror *git.Mirror) func(func(deploy.TreeFile, io.Reader) error) error {
-	return func(fn func(deploy.TreeFile, io.Reader) error) error {
-		return mirror.Walk(ctx, j.run.Commit, fn)
+// bring gives the commit as the job gets it, one for all hosts. What is kept
+// elsewhere comes first: whoever waits for files would take that for a stall.
+func (j *job) bring(ctx context.Context, mirror *git.Mirror) (*git.Export, error) {
+	x := j.export(mirror, j.run.Commit)
+	return x, x.Bring(ctx)
+}
+
+// export is a commit as the job gets it: a release has what git archive would
+// give, and what is tested or deployed in place is all of it.
+func (j *job) export(mirror *git.Mirror, commit string) *git.Export {
+	v := git.View{}
+	if r := j.spec.Release; r != nil {
+		v = git.View{Subdir: r.Subdir, Rules: !r.InPlace}
 	}
+	return mirror.Export(commit, v)
 }
 
 // stop ends the job for a reason: at once, or, once its switch has begun, by
@@ -320,8 +379,8 @@ func (j *job) stop(why string) {
 
 // end is stop, with the lock held.
 func (j *job) end(why string) {
-	if j.cleaning != nil {
-		j.cleaning(canceled(why))
+	for _, end := range j.cleaning {
+		end(canceled(why))
 	}
 	j.cancel(canceled(why))
 }
@@ -329,7 +388,7 @@ func (j *job) end(why string) {
 // enterSwitch marks the point from which on the job ends only with the new
 // release live or the old one back. It fails when the job was canceled before.
 func (j *job) enterSwitch(ctx context.Context) error {
-	open, err := j.engine.close(ctx, deploy.PathLock(j.host(), j.spec.Release.Path))
+	open, err := j.engine.closeAll(ctx, locksAt(j.spec.Hosts, j.spec.Release.Path))
 	if err != nil {
 		return err
 	}
@@ -339,8 +398,20 @@ func (j *job) enterSwitch(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	j.switched = &move{from: j.previous, to: j.release}
+	j.switched = j.moves()
 	return nil
+}
+
+// moves is the switch of the job, for people: from what its first host has.
+func (j *job) moves() *move {
+	m := &move{to: j.release}
+	for _, p := range j.parts {
+		if !p.there {
+			m.from = p.previous
+			break
+		}
+	}
+	return m
 }
 
 // stopBeforeSwitch ends the job unless its switch has begun, and says whether
@@ -374,7 +445,7 @@ func (j *job) finish(ctx context.Context, out outcome) {
 				return // the next start finds the job running, and settles it
 			}
 		}
-		j.beat(0)
+		j.beat()
 		time.Sleep(delay)
 		delay = min(2*delay, 15*time.Second)
 	}
@@ -399,7 +470,7 @@ func (j *job) record(ctx context.Context, out outcome) error {
 	}
 	moves := []deploy.Move{{
 		Run: run.ID, Job: j.key.job, Attempt: j.attempt, From: deploy.Running, To: out.state,
-		Cause: out.cause, Error: out.err, Blocked: out.blocked, Waiting: out.waiting, At: now,
+		Cause: out.cause, Error: out.err, BlockedAt: out.blocked, Waiting: out.waiting, At: now,
 	}}
 	// What needs a diff may have to ask the repository for it: the sweep does,
 	// and the end of this job waits for nobody.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"deployhook/internal/deploy"
@@ -149,22 +150,36 @@ func (j *job) stillThere(ctx context.Context, mirror *git.Mirror) (bool, error) 
 }
 
 // unwanted gives the reason for which the commit must not be deployed now: one
-// that contains it, or that was pushed after it, is live, or it was rolled
-// back from.
-func (j *job) unwanted(ctx context.Context, mirror *git.Mirror, found *deploy.Found) (string, error) {
+// that contains it, or that was pushed after it, is live on one of the hosts, or
+// it was rolled back from.
+func (j *job) unwanted(ctx context.Context, mirror *git.Mirror) (string, error) {
 	if why, err := j.held(ctx, mirror); err != nil || why != "" {
 		return why, err
 	}
-	live := releaseOf(found.Current)
-	line := lineOf(found, live) // without a repository when it was adopted and nothing said which
-	if j.run.Force || line == nil || line.Repository != "" && line.Repository != j.run.Repository || line.Commit == j.run.Commit {
+	asked := map[deploy.ReleaseLine]bool{} // hosts have the same one, as a rule
+	for _, p := range j.left() {
+		line := lineOf(p.found, current(p.found)) // without a repository when it was adopted and nothing said which
+		if line == nil || asked[*line] {
+			continue
+		}
+		asked[*line] = true
+		if why, err := j.behind(ctx, mirror, line); err != nil || why != "" {
+			return why, err
+		}
+	}
+	return "", nil
+}
+
+// behind gives the reason for which the commit must not go over what is live.
+func (j *job) behind(ctx context.Context, mirror *git.Mirror, line *deploy.ReleaseLine) (string, error) {
+	if j.run.Force || line.Repository != "" && line.Repository != j.run.Repository || line.Commit == j.run.Commit {
 		return "", nil
 	}
 	back, known, err := j.ancestor(ctx, mirror, j.run.Commit, line.Commit, "")
 	if err != nil {
 		return "", err
 	}
-	why := fmt.Sprintf("already live in %s: its commit %s contains %s", live, short(line.Commit), short(j.run.Commit))
+	why := fmt.Sprintf("already live in %s: its commit %s contains %s", line.Release, short(line.Commit), short(j.run.Commit))
 	if !back {
 		why, err = j.late(ctx, mirror, line, known)
 	}
@@ -207,12 +222,12 @@ func (j *job) late(ctx context.Context, mirror *git.Mirror, line *deploy.Release
 	return why, nil
 }
 
-// note keeps a sentence for the log of the next step, once.
-func (j *job) note(text string) {
-	for _, n := range j.notes {
-		if n == text {
-			return
-		}
+// note keeps a sentence for the log of the next step, once: on the first host,
+// as it is about all of them.
+func (j *job) note(text string) { j.parts[0].note(text) }
+
+func (p *jobPart) note(text string) {
+	if !slices.Contains(p.notes, text) {
+		p.notes = append(p.notes, text)
 	}
-	j.notes = append(j.notes, text)
 }

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,14 +56,8 @@ func (j *job) resume(ctx context.Context) outcome {
 			if why, ok := strings.CutPrefix(rj.Cause, ending); ok {
 				j.stop(why)
 			}
-			for _, h := range rj.HostRuns {
-				j.next = max(j.next, len(h.Steps))
-				j.lose(ctx, h)
-				for _, st := range h.Steps {
-					if st.Name == restartName && (st.State == deploy.Running || st.State == deploy.Lost) {
-						j.restartsLost++
-					}
-				}
+			for _, p := range j.parts {
+				p.remember(ctx, &rj)
 			}
 		}
 	}
@@ -75,36 +70,53 @@ func (j *job) resume(ctx context.Context) outcome {
 	default:
 		return j.interrupted(errDaemonEnded.Error())
 	}
-	if j.restartsLost > restartsLostMost {
-		// A restart that ends deployhook itself, or the machine.
-		return j.blocked(fmt.Sprintf("deployhook ended %d times during the restart", j.restartsLost))
+	for _, p := range j.parts {
+		if p.restartsLost > restartsLostMost {
+			// A restart that ends deployhook itself, or the machine.
+			return j.blockedAt(j.parts, fmt.Sprintf("deployhook ended %d times during the restart", p.restartsLost))
+		}
 	}
 	return j.again(ctx, errDaemonEnded)
 }
 
+// remember takes up what was written down of a part of a job that was cut short.
+func (p *jobPart) remember(ctx context.Context, rj *deploy.RunJob) {
+	for _, h := range rj.HostRuns {
+		if h.Name != p.host {
+			continue
+		}
+		p.next = len(h.Steps)
+		p.lose(ctx, h)
+		for _, st := range h.Steps {
+			if st.Name == restartName && (st.State == deploy.Running || st.State == deploy.Lost) {
+				p.restartsLost++
+			}
+		}
+	}
+}
+
 // lose ends the steps that were running when the daemon before this one ended:
 // how they ended, nobody knows.
-func (j *job) lose(ctx context.Context, h deploy.RunHost) {
+func (p *jobPart) lose(ctx context.Context, h deploy.RunHost) {
 	for _, st := range h.Steps {
 		if st.State != deploy.Running {
 			continue
 		}
 		st.State, st.Error, st.Ended = deploy.Lost, "the daemon ended during the step: nobody knows whether it finished", time.Now()
-		at := deploy.StepAt{Run: j.run.ID, Job: j.key.job, Attempt: j.attempt, Host: h.Name, Index: st.Index}
-		if err := j.engine.Store.SaveStep(ctx, at, st); err != nil {
-			j.log.Error("recording a step", "step", st.Name, "err", err)
+		if err := p.engine.Store.SaveStep(ctx, p.at(st.Index), st); err != nil {
+			p.log.Error("recording a step", "step", st.Name, "err", err)
 		}
 	}
 }
 
-// reopen settles a switch whose agent ended, or could not go on. The daemon is
-// there and saw it: a switch that turns out not to have begun has failed, and
-// begins no second time by itself.
-func (j *job) reopen(ctx context.Context, conn *host.Conn, cause error) outcome {
+// reopen settles a switch one of whose agents ended, or could not go on. The
+// daemon is there and saw it: a switch that turns out not to have begun has
+// failed, and begins no second time by itself.
+func (j *job) reopen(ctx context.Context, cause error) outcome {
 	j.log.Warn("the switch was cut short; opening its path again", "err", cause)
-	j.close(conn)
+	j.hangUp()
 	if j.reopened++; j.reopened > reopenedMost {
-		return j.blocked(cause.Error())
+		return j.blockedAt(j.active(), cause.Error())
 	}
 	if j.reopened > 1 && !j.pause(time.Duration(j.reopened)*time.Second) {
 		return outcome{state: deploy.Running}
@@ -124,20 +136,23 @@ func (j *job) pause(d time.Duration) bool {
 	}
 }
 
-// again opens the path with a new agent, as often as it takes, and does what
-// the journal says. Meanwhile the job takes no worker from the others.
+// again opens the path on all hosts with new agents, as often as it takes, and
+// does what the journals say. A host that cannot be reached keeps the others:
+// what becomes of the switch is decided for all of them. Meanwhile the job
+// takes no worker from others.
 func (j *job) again(ctx context.Context, cause error) outcome {
 	delay, last := time.Second, ""
 	for {
-		j.beat(0)
-		conn, found, err := j.openAgain(ctx)
+		j.beat()
+		err := j.openAgain(ctx)
 		if err == nil {
 			j.unreachable.Store(false)
-			out, done := j.settle(ctx, conn, found)
+			out, done := j.settle(ctx, cause)
 			if !done {
-				out = j.afterSweep(ctx, conn, cause)
+				out = j.afterSweep(ctx, cause)
 			}
-			j.close(conn)
+			j.hangUp()
+			out.whole = true
 			return out
 		}
 		level := slog.LevelWarn
@@ -145,14 +160,17 @@ func (j *job) again(ctx context.Context, cause error) outcome {
 			level = slog.LevelDebug
 		}
 		last = err.Error()
-		j.log.Log(ctx, level, "an unfinished switch cannot be reached", "host", j.host(), "path", j.spec.Release.Path, "err", err)
+		j.log.Log(ctx, level, "an unfinished switch cannot be reached", "path", j.spec.Release.Path, "err", err)
 		j.unreachable.Store(true)
 		j.engine.nudge()
 		select {
 		case <-time.After(delay):
-		case by := <-j.abandon:
-			return outcome{state: deploy.Lost, err: fmt.Sprintf("its switch at %s:%s could not be reached (%v) and was abandoned by %s: look at what is current there",
-				j.host(), j.spec.Release.Path, err, by)}
+		case <-j.gaveUp:
+			if j.drop(); len(j.active()) == 0 {
+				j.unreachable.Store(false)
+				return outcome{state: deploy.Lost, whole: true}
+			}
+			continue
 		case <-j.engine.over:
 			// The job stays as it is in the database, running: the next
 			// start comes here again.
@@ -162,44 +180,102 @@ func (j *job) again(ctx context.Context, cause error) outcome {
 	}
 }
 
-// giveUp ends the tries of a job to reach its unfinished switch, and says
-// whether it was at that.
-func (j *job) giveUp(by string) bool {
+// giveUp ends the tries of a job to reach its unfinished switch on a host, and
+// says whether it was at that.
+func (j *job) giveUp(where, by string) bool {
 	if !j.unreachable.Load() {
 		return false
 	}
-	select {
-	case j.abandon <- by:
-	default: // somebody has said so already
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, p := range j.parts {
+		if p.host == where && p.away != nil {
+			p.gaveUp = by
+			select {
+			case j.gaveUp <- struct{}{}:
+			default: // it is to look already
+			}
+			return true
+		}
 	}
-	return true
+	return false
 }
 
-func (j *job) openAgain(ctx context.Context) (*host.Conn, *deploy.Found, error) {
+// drop leaves out the hosts that were given up.
+func (j *job) drop() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, p := range j.parts {
+		if p.gaveUp != "" && p.abandoned == nil {
+			p.abandoned = fmt.Errorf("its switch at %s:%s could not be reached (%w) and was abandoned by %s: look at what is current there",
+				p.host, p.spec.Release.Path, p.away, p.gaveUp)
+			p.away = nil
+		}
+	}
+}
+
+// lacking is the outcome of a job some of whose hosts were abandoned: nobody
+// knows what became of it there.
+func (j *job) lacking(out outcome) outcome {
+	var texts []error
+	for _, p := range j.parts {
+		if p.abandoned != nil {
+			texts = append(texts, p.abandoned)
+		}
+	}
+	if len(texts) == 0 || out.state == deploy.Running {
+		return out
+	}
+	text := both(texts...).Error()
+	if rest := j.active(); len(rest) > 0 {
+		text += fmt.Sprintf("; on %s the job ended %s", names(rest), out.state)
+		if why := first(out.err, out.cause); why != "" {
+			text += ": " + why
+		}
+	}
+	return outcome{state: deploy.Lost, err: text, blocked: out.blocked}
+}
+
+// openAgain opens the path on all hosts, or on none.
+func (j *job) openAgain(ctx context.Context) error {
 	ctx, cancel := settling(ctx)
 	defer cancel()
-	conn, err := j.engine.openOn(ctx, j.host(), j.spec.Agent())
+	err := j.each(func(p *jobPart) error {
+		err := p.openOnce(ctx)
+		p.setAway(err)
+		return err
+	})
 	if err != nil {
-		return nil, nil, err
+		j.hangUp()
 	}
-	found, err := j.openPath(ctx, conn)
+	return err
+}
+
+// openOnce opens the path of a part with a new agent.
+func (p *jobPart) openOnce(ctx context.Context) error {
+	if err := p.connect(ctx); err != nil {
+		return err
+	}
+	err := p.openPath(ctx)
 	if err != nil {
-		j.close(conn)
-		return nil, nil, err
+		p.hangUp()
 	}
-	return conn, found, nil
+	return err
 }
 
 // afterSweep ends an attempt that did not reach its switch.
-func (j *job) afterSweep(ctx context.Context, conn *host.Conn, cause error) outcome {
+func (j *job) afterSweep(ctx context.Context, cause error) outcome {
 	if j.spec.Release.InPlace {
-		return j.cutInPlace(ctx, conn, cause)
+		return j.cutInPlace(ctx, cause)
 	}
 	safe, cancel := settling(ctx)
 	defer cancel()
-	if err := conn.Sweep(safe); err != nil {
-		j.log.Warn("removing what the attempt left", "err", err)
-	}
+	_ = j.each(func(p *jobPart) error {
+		if err := p.conn.Sweep(safe); err != nil {
+			p.log.Warn("removing what the attempt left", "err", err)
+		}
+		return nil
+	})
 	var c canceled
 	if errors.As(context.Cause(ctx), &c) {
 		return outcome{state: deploy.Canceled, cause: string(c)}
@@ -216,56 +292,181 @@ func (j *job) afterSweep(ctx context.Context, conn *host.Conn, cause error) outc
 	return j.interrupted(cause.Error())
 }
 
-// settle does what the journal of a path asks for before anything else may
-// happen there. done is false when the way is free and the job may go on.
-func (j *job) settle(ctx context.Context, conn *host.Conn, found *deploy.Found) (outcome, bool) {
+// settle does what the journals of the job's paths ask for before anything else
+// may happen there. done is false when the way is free and the job may go on.
+// cause is what cut the job short; nil for one that begins.
+func (j *job) settle(ctx context.Context, cause error) (out outcome, done bool) {
 	if j.spec.Release.InPlace {
-		return j.settleInPlace(ctx, conn, found)
+		return j.settleInPlace(ctx)
 	}
-	what, sentence := deploy.Recover(found, j.engine.Store.Daemon(), j.run.ID, j.key.job)
-	if found.Intent != nil {
-		j.log.Warn("found an unfinished switch", "path", j.spec.Release.Path, "phase", found.Intent.Phase, "found", what)
+	var blocked []*jobPart
+	var sentences []error
+	for _, p := range j.active() {
+		var sentence string
+		p.what, sentence = deploy.Recover(p.found, j.engine.Store.Daemon(), j.run.ID, j.key.job)
+		if p.found.Intent != nil {
+			p.log.Warn("found an unfinished switch", "path", j.spec.Release.Path, "phase", p.found.Intent.Phase, "found", p.what)
+		}
+		if p.what == deploy.RecoverBlocked {
+			blocked, sentences = append(blocked, p), append(sentences, p.named(errors.New(sentence)))
+		}
+		p.take()
+	}
+	if len(blocked) == 0 {
+		return j.decide(ctx, cause, j.recovery())
+	}
+	// Nobody but a person can say what goes on there. What is unfinished on
+	// the other hosts is put back: the release cannot be live on all.
+	out = j.blockedAt(blocked, both(sentences...).Error())
+	for _, p := range blocked {
+		p.blocked = true
+	}
+	what := j.recovery()
+	if what == deploy.RecoverProve {
+		what = deploy.RecoverUndo
+	}
+	j.undone = cmp.Or(j.undone, fmt.Errorf("the switch cannot be settled on %s", names(blocked)))
+	rest, done := j.decide(ctx, cause, what)
+	switch {
+	case done && rest.state == deploy.Running:
+		return rest, true
+	case done && rest.err != "":
+		out.err += "; " + rest.err
+	}
+	out.block(rest.blocked)
+	return out, true
+}
+
+// take makes what the journal says of the job's own switch the part's.
+func (p *jobPart) take() {
+	p.previous = current(p.found)
+	switch p.what {
+	case deploy.RecoverSuccess:
+		for _, l := range p.found.Lines {
+			if l.State == deploy.ReleaseLive && l.Run == p.run.ID && l.Job == p.key.job {
+				p.job.release = l.Release
+			}
+		}
+		p.switched, p.there = false, true
+	case deploy.RecoverDrop, deploy.RecoverProve, deploy.RecoverUndo:
+		p.switched = p.what != deploy.RecoverDrop
+		p.previous, p.release = releaseOf(p.found.Intent.From), releaseOf(p.found.Intent.To)
+		p.job.release = p.release
+		p.releasePath = path.Join(p.spec.Release.Path, p.found.Intent.To)
+		p.workspace = p.releasePath
+	default:
+		p.switched = false
+	}
+}
+
+// recovery is what the job does on all of its hosts.
+func (j *job) recovery() deploy.Recovery {
+	parts := j.active()
+	each := make([]deploy.Recovery, len(parts))
+	for i, p := range parts {
+		each[i] = p.what
+	}
+	return deploy.RecoverAll(each, func(i int) bool { return parts[i].whole() })
+}
+
+// whole says whether the release that the job switches to stands on a host, and
+// may be current there.
+func (p *jobPart) whole() bool {
+	for _, r := range deploy.Releases(p.found) {
+		if r.ID == p.job.release {
+			return r.State == deploy.ReleasePrepared || r.State == deploy.ReleaseLive
+		}
+	}
+	return false
+}
+
+// decide does what the job is to do on all of its hosts.
+func (j *job) decide(ctx context.Context, cause error, what deploy.Recovery) (out outcome, done bool) {
+	if (what == deploy.RecoverProve || what == deploy.RecoverUndo) && j.spec.OnCrash == deploy.CrashStop {
+		var cut []*jobPart
+		for _, p := range j.active() {
+			if p.found.Intent != nil {
+				cut = append(cut, p)
+			}
+		}
+		return j.blockedAt(cut, "the switch to releases/"+j.release+" was cut short, and on_crash is stop"), true
+	}
+	if err := j.dropIntents(ctx); err != nil {
+		if j.anySwitched() {
+			return j.reopen(ctx, err), true
+		}
+		return j.ends(ctx, err), true
 	}
 	switch what {
 	case deploy.RecoverSuccess:
-		safe, cancel := settling(ctx)
-		defer cancel()
-		for _, l := range found.Lines {
-			if l.State == deploy.ReleaseLive && l.Run == j.run.ID && l.Job == j.key.job {
-				j.release = l.Release
-			}
-		}
-		j.after(safe, conn, found)
-		return outcome{state: deploy.Succeeded}, true
-	case deploy.RecoverDrop:
-		safe, cancel := settling(ctx)
-		defer cancel()
-		if err := conn.DropIntent(safe); err != nil {
-			return j.ends(ctx, err), true
-		}
-		return outcome{}, false
+		return j.settleLive(ctx), true
 	case deploy.RecoverProve, deploy.RecoverUndo:
-		if j.spec.OnCrash == deploy.CrashStop {
-			return j.blocked("the switch to " + found.Intent.To + " was cut short, and on_crash is stop"), true
+		for _, p := range j.active() {
+			p.there = p.there || !p.switched && current(p.found) == j.release
 		}
-		j.release = releaseOf(found.Intent.To)
-		j.releasePath = path.Join(j.spec.Release.Path, found.Intent.To)
-		j.previous = releaseOf(found.Intent.From)
-		j.workspace = j.releasePath
 		j.mu.Lock()
-		j.switched = &move{from: j.previous, to: j.release}
+		j.switched = j.moves()
 		j.mu.Unlock()
+		if why := j.mustUndo(cause); why != nil && what == deploy.RecoverProve {
+			return j.undo(ctx, why), true
+		}
 		if what == deploy.RecoverUndo {
-			return j.undo(ctx, conn, j.undoing()), true
+			return j.undo(ctx, j.undoing()), true
 		}
-		if j.restartsLost >= restartsLostMost {
-			return j.undo(ctx, conn, errors.New("the restart ended what was running it, more than once")), true
-		}
-		return j.prove(ctx, conn, found), true
-	case deploy.RecoverBlocked:
-		return j.blocked(sentence), true
+		return j.carryOut(ctx), true
 	}
 	return outcome{}, false
+}
+
+// dropIntents ends the switches that were announced and not made.
+func (j *job) dropIntents(ctx context.Context) error {
+	safe, cancel := settling(ctx)
+	defer cancel()
+	return j.each(func(p *jobPart) error {
+		if p.what != deploy.RecoverDrop {
+			return nil
+		}
+		return p.conn.DropIntent(safe)
+	})
+}
+
+// mustUndo is why a switch that was made on some hosts is not carried on; nil =
+// it is.
+func (j *job) mustUndo(cause error) error {
+	for _, p := range j.active() {
+		if p.restartsLost >= restartsLostMost {
+			return p.named(errors.New("restart: the restart ended what was running it, more than once"))
+		}
+		if p.tried && !p.switched {
+			return cause // this daemon tried it once, and it was not begun
+		}
+	}
+	return nil
+}
+
+// settleLive ends a switch that is live on one host: it was restarted on all of
+// them by then.
+func (j *job) settleLive(ctx context.Context) outcome {
+	safe, cancel := settling(ctx)
+	defer cancel()
+	var without []*jobPart
+	for _, p := range j.active() {
+		switch {
+		case p.there, p.what == deploy.RecoverProve, current(p.found) == j.release:
+			continue
+		case p.what == deploy.RecoverUndo:
+			if err := p.undo(safe, j.undoing()); err != nil {
+				return j.reopen(ctx, p.named(err))
+			}
+			p.switched = false
+		}
+		without = append(without, p)
+	}
+	out := j.live(safe)
+	if len(without) > 0 && out.state == deploy.Succeeded {
+		return failed(fmt.Errorf("%s is live, and not on %s, where its switch was ended meanwhile: deploy again", j.release, names(without)))
+	}
+	return out
 }
 
 // undoing is why a release is being put back, as far as this process knows.
@@ -273,11 +474,20 @@ func (j *job) undoing() error {
 	if j.undone != nil {
 		return j.undone
 	}
-	return errors.New("the daemon ended while the release was put back")
+	return errors.New("restart: the daemon ended while the release was put back")
 }
 
-// blocked ends the job as lost and keeps its path until a person has looked.
-func (j *job) blocked(why string) outcome {
-	text := fmt.Sprintf("%s; look at %s, then: deployhook unlock %s:%s --abandon", why, j.spec.Release.Path, j.host(), j.spec.Release.Path)
-	return outcome{state: deploy.Lost, err: text, blocked: text}
+// blockedAt ends the job as lost, and keeps its path on hosts until a person
+// has looked there.
+func (j *job) blockedAt(parts []*jobPart, why string) outcome {
+	root := j.spec.Release.Path
+	out := outcome{state: deploy.Lost, blocked: map[string]string{}}
+	var commands []string
+	for _, p := range parts {
+		command := fmt.Sprintf("deployhook unlock %s:%s --abandon", p.host, root)
+		commands = append(commands, command)
+		out.blocked[deploy.PathLock(p.host, root)] = fmt.Sprintf("%s; look at %s, then: %s", why, root, command)
+	}
+	out.err = fmt.Sprintf("%s; look at %s, then: %s", why, root, strings.Join(commands, " and "))
+	return out
 }

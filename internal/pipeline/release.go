@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,55 +22,60 @@ const releaseNames = 1000
 // call to the agent, restarts aside, which have the job's own timeout.
 const settleTime = 12 * time.Minute
 
-// deploy makes a release of the commit and publishes it.
-func (j *job) deploy(ctx context.Context, conn *host.Conn) outcome {
-	spec := j.spec.Release
+// deploy makes a release of the commit on every host, and publishes it when it
+// is whole on all of them.
+func (j *job) deploy(ctx context.Context) outcome {
 	mirror, err := j.fetch(ctx)
 	if err != nil {
 		return j.ends(ctx, err)
 	}
-	found, err := j.openPath(ctx, conn)
-	if err != nil {
+	if err := j.openPaths(ctx); err != nil {
 		return j.ends(ctx, err)
 	}
-	if out, done := j.settle(ctx, conn, found); done {
+	if out, done := j.settle(ctx, nil); done {
 		return out
 	}
-	j.sweep(ctx, conn, found)
-	if why, err := j.unwanted(ctx, mirror, found); err != nil || why != "" {
+	_ = j.each(func(p *jobPart) error { p.sweep(ctx); return nil })
+	if why, err := j.unwanted(ctx, mirror); err != nil || why != "" {
 		return j.unless(ctx, why, err)
 	}
 	if why, err := j.begin(ctx, mirror); err != nil || why != "" {
 		return j.unless(ctx, why, err)
 	}
-	if err := j.prepare(ctx, conn, mirror); err != nil {
+	if err := j.prepare(ctx, mirror); err != nil {
 		return j.ends(ctx, err)
 	}
-	j.previous = releaseOf(found.Current)
-	dir := path.Join(spec.Path, "releases", j.release)
-	j.releasePath, j.workspace = dir, dir
-	out := j.steps(ctx, conn, dir)
+	out := j.every(func(p *jobPart) outcome {
+		dir := path.Join(j.spec.Release.Path, "releases", j.release)
+		p.previous = releaseOf(p.found.Current)
+		p.release, p.releasePath, p.workspace = j.release, dir, dir
+		out := p.steps(ctx, dir)
+		if out.state == deploy.Succeeded {
+			if err := p.conn.Prepared(ctx); err != nil {
+				return j.ends(ctx, err)
+			}
+		}
+		return out
+	})
 	if out.state == deploy.Succeeded {
-		if err := conn.Prepared(ctx); err != nil {
-			out = j.ends(ctx, err)
-		} else if why, err := j.unwanted(ctx, mirror, found); err != nil || why != "" {
+		if why, err := j.unwanted(ctx, mirror); err != nil || why != "" {
 			out = j.unless(ctx, why, err)
 		}
 	}
 	if out.state != deploy.Succeeded {
-		j.bad(ctx, conn)
+		j.bad(ctx)
 		return out
 	}
-	return j.publish(ctx, conn, found)
+	return j.publish(ctx)
 }
 
 // sweep removes the trees that were never whole and whose jobs are over: with
 // the path's lock, nobody else can be making one.
-func (j *job) sweep(ctx context.Context, conn *host.Conn, found *deploy.Found) {
-	for _, r := range deploy.Releases(found) {
+func (p *jobPart) sweep(ctx context.Context) {
+	for _, r := range deploy.Releases(p.found) {
 		if r.State == deploy.ReleasePreparing {
-			if err := conn.Sweep(ctx); err != nil {
-				j.log.Warn("removing what an earlier attempt left", "err", err)
+			if err := p.conn.Sweep(ctx); err != nil {
+				p.log.Warn("removing what an earlier attempt left", "err", err)
 			}
 			return
 		}
@@ -86,124 +92,133 @@ func (j *job) unless(ctx context.Context, why string, err error) outcome {
 }
 
 // bad marks a release that will never be live, and removes those that are too
-// many. Neither changes how the job ended.
-func (j *job) bad(ctx context.Context, conn *host.Conn) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+// many, on all hosts. Neither changes how the job ended.
+func (j *job) bad(ctx context.Context) {
+	_ = j.each(func(p *jobPart) error { p.bad(ctx); return nil }) // in the log
+}
+
+func (p *jobPart) bad(ctx context.Context) {
+	ctx, cancel := settling(ctx)
 	defer cancel()
-	if err := conn.Bad(ctx); err != nil && !errors.Is(err, host.ErrGone) {
-		j.log.Warn("marking a release that never was live", "release", j.release, "err", err)
+	if err := p.conn.Bad(ctx); err != nil && !errors.Is(err, host.ErrGone) {
+		p.log.Warn("marking a release that never was live", "release", p.job.release, "err", err)
 	}
-	_ = j.prune(ctx, conn) // in the log
+	_ = p.prune(ctx) // in the log
 }
 
 // prune removes old releases. What goes wrong is a warning, which it returns.
-func (j *job) prune(ctx context.Context, conn *host.Conn) error {
-	removed, err := conn.Prune(ctx, j.spec.Release.Keep, j.spec.Release.KeepFailed)
+func (p *jobPart) prune(ctx context.Context) error {
+	removed, err := p.conn.Prune(ctx, p.spec.Release.Keep, p.spec.Release.KeepFailed)
 	if err != nil && !errors.Is(err, host.ErrGone) {
 		err = fmt.Errorf("removing old releases: %w", err)
-		j.log.Warn("something was left behind", "err", err)
+		p.log.Warn("something was left behind", "err", err)
 	}
 	if len(removed) > 0 {
-		j.log.Debug("removed old releases", "releases", strings.Join(removed, " "))
+		p.log.Debug("removed old releases", "releases", strings.Join(removed, " "))
 	}
 	return err
 }
 
 // warn shows on the run what went wrong and changes nothing: as a step of its
 // own that failed.
-func (j *job) warn(name string, err error) {
+func (p *jobPart) warn(name string, err error) {
 	now := time.Now()
-	at := j.at(j.next)
-	j.next++
+	at := p.at(p.next)
+	p.next++
 	ctx := context.Background()
-	log := newStepLog(ctx, j.engine.Store, at, j.secrets)
+	log := newStepLog(ctx, p.engine.Store, at, p.learn())
 	log.say("deployhook: a warning: %v", err)
 	lerr := log.close()
-	serr := j.engine.Store.SaveStep(ctx, at, deploy.RunStep{
+	serr := p.engine.Store.SaveStep(ctx, at, deploy.RunStep{
 		Index: at.Index, Name: name, State: deploy.Failed, Error: "warning: " + err.Error(), Tries: 1, Started: now, Ended: now,
 	})
 	if err := errors.Join(lerr, serr); err != nil {
-		j.log.Error("recording a warning", "err", err)
+		p.log.Error("recording a warning", "err", err)
 	}
 }
 
-func (j *job) openPath(ctx context.Context, conn *host.Conn) (*deploy.Found, error) {
-	if j.spec.Release.InPlace {
-		found, _, err := j.openInPlace(ctx, conn)
-		return found, err
-	}
-	return conn.OpenRelease(ctx, host.OpenRelease{
-		Path: j.spec.Release.Path, Daemon: j.engine.Store.Daemon(), Run: j.run.ID, Job: j.key.job, Attempt: j.attempt,
-	})
+// openPaths locks the path of the job on all hosts, and sees what is there.
+func (j *job) openPaths(ctx context.Context) error {
+	return j.each(func(p *jobPart) error { return p.openPath(ctx) })
 }
 
-// prepare makes the release's directory, with the commit's files and the
-// shared links in it.
-func (j *job) prepare(ctx context.Context, conn *host.Conn, mirror *git.Mirror) error {
+func (p *jobPart) openPath(ctx context.Context) (err error) {
+	o := host.OpenRelease{
+		Path: p.spec.Release.Path, Daemon: p.engine.Store.Daemon(), Run: p.run.ID, Job: p.key.job, Attempt: p.attempt,
+	}
+	if p.spec.Release.InPlace {
+		p.found, p.clone, err = p.conn.OpenInPlace(ctx, o)
+		return err
+	}
+	p.found, err = p.conn.OpenRelease(ctx, o)
+	return err
+}
+
+// prepare makes the release's directory on all hosts, by the same name, with
+// the commit's files and the shared links in it.
+func (j *job) prepare(ctx context.Context, mirror *git.Mirror) error {
 	spec := j.spec.Release
-	p := host.Prepare{Commit: j.run.Commit, Repository: j.run.Repository, SharedDirs: spec.SharedDirs, SharedFiles: spec.SharedFiles}
-	var err error
-	if p.Files, p.Bytes, err = mirror.Measure(ctx, j.run.Commit); err != nil {
+	want := host.Prepare{Commit: j.run.Commit, Repository: j.run.Repository, SharedDirs: spec.SharedDirs, SharedFiles: spec.SharedFiles}
+	x, err := j.bring(ctx, mirror)
+	if err != nil {
+		return err
+	}
+	if want.Files, want.Bytes, err = x.Measure(ctx); err != nil {
 		return err
 	}
 	now := time.Now()
 	for n := 1; ; n++ {
-		p.Release = deploy.ReleaseID(now, j.run.Commit, n)
-		err := conn.Prepare(ctx, p)
+		want.Release = deploy.ReleaseID(now, j.run.Commit, n)
+		err := j.each(func(p *jobPart) error { return p.conn.Prepare(ctx, want) })
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, host.ErrExists) || n == releaseNames {
+			j.bad(ctx)
+			return err
+		}
+		// Those that have it now give it back: the name is one for all.
+		if err := j.each(func(p *jobPart) error { return p.conn.Bad(ctx) }); err != nil {
 			return err
 		}
 	}
-	j.release = p.Release
-	err = j.fill(ctx, conn, mirror)
-	if err == nil {
-		err = conn.Shared(ctx)
-	}
+	j.release = want.Release
+	err = j.each(func(p *jobPart) error {
+		if err := p.fill(ctx, x); err != nil {
+			return err
+		}
+		return p.conn.Shared(ctx)
+	})
 	if err != nil {
-		j.bad(ctx, conn)
+		j.bad(ctx)
 	}
 	return err
 }
 
 // fill puts the commit's files into the release: from the one before what has
 // not changed, the others from the mirror.
-func (j *job) fill(ctx context.Context, conn *host.Conn, mirror *git.Mirror) error {
-	lacking, err := conn.Reuse(ctx, func(fn func(deploy.TreeFile) error) error { return mirror.List(ctx, j.run.Commit, fn) })
+func (p *jobPart) fill(ctx context.Context, x *git.Export) error {
+	lacking, err := p.conn.Reuse(ctx, func(fn func(deploy.TreeFile) error) error { return x.List(ctx, fn) })
 	if err != nil {
 		return err
 	}
 	i := -1
 	want := func(deploy.TreeFile) bool { i++; return lacking(i) }
-	return conn.Put(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error {
-		return mirror.WalkSome(ctx, j.run.Commit, want, fn)
+	return p.conn.Put(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error {
+		return x.WalkSome(ctx, want, fn)
 	})
 }
 
-// publish points current to the job's release, restarts, and puts the old one
-// back when that fails. found is what the path looked like before.
-func (j *job) publish(ctx context.Context, conn *host.Conn, found *deploy.Found) outcome {
+// publish points current to the job's release, on one host after the other,
+// and puts the old one back on all when that fails.
+func (j *job) publish(ctx context.Context) outcome {
 	if err := j.enterSwitch(ctx); err != nil {
 		if j.run.Target == "" {
-			j.bad(ctx, conn)
+			j.bad(ctx)
 		}
 		return j.ends(ctx, err)
 	}
-	safe, cancel := settling(ctx)
-	defer cancel()
-	err := conn.Activate(safe, host.Activate{To: j.release, Pops: j.run.Pops})
-	if errors.Is(err, host.ErrNotBegun) {
-		if j.run.Target == "" {
-			j.bad(ctx, conn)
-		}
-		return failed(fmt.Errorf("switching to %s: %w", j.release, err))
-	}
-	if err != nil {
-		return j.reopen(ctx, conn, fmt.Errorf("switching to %s: %w", j.release, err))
-	}
-	return j.prove(ctx, conn, found)
+	return j.carryOut(ctx)
 }
 
 // settling is a context for what a cancel must not cut short.
@@ -211,50 +226,96 @@ func settling(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 }
 
-// prove restarts the application on the release that current points to; then
-// the release is live, or the one before is current again.
-func (j *job) prove(ctx context.Context, conn *host.Conn, found *deploy.Found) outcome {
-	err := j.restart(ctx, conn)
-	if err == nil && ctx.Err() != nil {
-		err = context.Cause(ctx) // a cancel that came too late to end the restart
+// carryOut goes on with a switch: the hosts where the link points to the
+// release restart, the others are switched and restarted, one after the other.
+// When all have, the release is live on all; before that, the first that fails
+// puts the old one back on all.
+func (j *job) carryOut(ctx context.Context) outcome {
+	for _, p := range j.active() {
+		if p.there {
+			continue
+		}
+		if !p.switched {
+			if ctx.Err() != nil && j.anySwitched() {
+				return j.undo(ctx, context.Cause(ctx))
+			}
+			p.tried = true
+			if err := p.activate(ctx); errors.Is(err, host.ErrNotBegun) {
+				return j.undo(ctx, p.named(err))
+			} else if err != nil {
+				return j.reopen(ctx, p.named(err))
+			}
+			p.switched = true
+		}
+		err := p.restart(ctx)
+		if err == nil && ctx.Err() != nil {
+			err = context.Cause(ctx) // a cancel that came too late to end the restart
+		}
+		if errors.Is(err, host.ErrGone) {
+			p.restartsLost++
+			return j.reopen(ctx, p.named(err))
+		}
+		if err != nil {
+			return j.undo(ctx, p.named(fmt.Errorf("restart: %w", err)))
+		}
 	}
-	if errors.Is(err, host.ErrGone) {
-		j.restartsLost++
-		return j.reopen(ctx, conn, err)
-	}
-	if err != nil {
-		return j.undo(ctx, conn, err)
-	}
+	return j.live(ctx)
+}
+
+// activate points current to the job's release on one host.
+func (p *jobPart) activate(ctx context.Context) error {
 	safe, cancel := settling(ctx)
 	defer cancel()
-	if err := conn.Live(safe); err != nil {
-		return j.reopen(ctx, conn, fmt.Errorf("recording that %s is live: %w", j.release, err))
+	p.release = p.job.release
+	p.releasePath = path.Join(p.spec.Release.Path, "releases", p.release)
+	p.workspace = p.releasePath
+	if err := p.conn.Activate(safe, host.Activate{To: p.release, Pops: p.run.Pops}); err != nil {
+		return fmt.Errorf("switching to %s: %w", p.release, err)
 	}
-	j.after(safe, conn, found)
+	return nil
+}
+
+// live ends a switch that has proven itself on all hosts. From the first host
+// that has it in its journal on, nothing is put back any more.
+func (j *job) live(ctx context.Context) outcome {
+	safe, cancel := settling(ctx)
+	defer cancel()
+	for _, p := range j.active() {
+		if !p.switched {
+			continue
+		}
+		if err := p.conn.Live(safe); err != nil {
+			return j.reopen(ctx, p.named(fmt.Errorf("recording that %s is live: %w", j.release, err)))
+		}
+		p.switched, p.there = false, true
+	}
+	j.after(safe)
 	return outcome{state: deploy.Succeeded}
 }
 
-// after does what follows a release that is live; found is what the path
-// looked like when it was opened. Its errors are warnings: the release is live
-// whatever they are.
-func (j *job) after(ctx context.Context, conn *host.Conn, found *deploy.Found) {
+// after does what follows a release that is live. Its errors are warnings: the
+// release is live whatever they are.
+func (j *job) after(ctx context.Context) {
 	if j.run.Target != "" {
-		j.holdBack(ctx, found)
+		j.holdBack(ctx)
 	}
-	j.noteLive(ctx)
-	if err := j.prune(ctx, conn); err != nil {
-		j.warn("prune", err)
-	}
+	_ = j.each(func(p *jobPart) error {
+		p.noteLive(ctx)
+		if err := p.prune(ctx); err != nil {
+			p.warn("prune", err)
+		}
+		return nil
+	})
 }
 
 // noteLive keeps in the database what the path has now.
-func (j *job) noteLive(ctx context.Context) {
-	err := j.engine.Store.SetLive(ctx, deploy.Live{
-		Host: j.host(), Path: j.spec.Release.Path, Release: j.release, Repository: j.run.Repository,
-		Commit: j.run.Commit, Run: j.run.ID, Seen: time.Now(),
+func (p *jobPart) noteLive(ctx context.Context) {
+	err := p.engine.Store.SetLive(ctx, deploy.Live{
+		Host: p.host, Path: p.spec.Release.Path, Release: p.job.release, Repository: p.run.Repository,
+		Commit: p.run.Commit, Run: p.run.ID, Seen: time.Now(),
 	})
 	if err != nil {
-		j.log.Warn("noting what is live", "err", err)
+		p.log.Warn("noting what is live", "err", err)
 	}
 }
 
@@ -262,66 +323,122 @@ func (j *job) noteLive(ctx context.Context) {
 const restartName = "restart"
 
 // restart runs the job's restart command; nil when there is none.
-func (j *job) restart(ctx context.Context, conn *host.Conn) error {
-	if j.spec.Restart == "" {
+func (p *jobPart) restart(ctx context.Context) error {
+	if p.spec.Restart == "" {
 		return nil
 	}
-	step := &deploy.Step{Name: restartName, Run: j.spec.Restart, WorkingDir: "/"}
-	dir := path.Join(j.spec.Release.Path, "current")
-	if j.spec.Release.InPlace {
-		dir = j.spec.Release.Path
+	step := &deploy.Step{Name: restartName, Run: p.spec.Restart, WorkingDir: "/"}
+	dir := path.Join(p.spec.Release.Path, "current")
+	if p.spec.Release.InPlace {
+		dir = p.spec.Release.Path
 	}
-	return j.step(ctx, conn, step, dir)
+	return p.step(ctx, step, dir)
 }
 
-// undo points current back, restarts what was there before, and says so.
-func (j *job) undo(ctx context.Context, conn *host.Conn, cause error) outcome {
+// anySwitched says whether current points to the new release on a host.
+func (j *job) anySwitched() bool {
+	return slices.ContainsFunc(j.active(), func(p *jobPart) bool { return p.switched })
+}
+
+// undo points current back on all hosts that were switched, the last one
+// first, restarts what was there before, and says so. cause is what kept the
+// switch from its end.
+func (j *job) undo(ctx context.Context, cause error) outcome {
 	j.undone = cause
+	parts := j.active()
+	for _, p := range slices.Backward(parts) {
+		if !p.switched {
+			if j.run.Target == "" && !p.there && p.back == "" {
+				p.bad(ctx)
+			}
+			continue
+		}
+		if err := p.undo(ctx, cause); err != nil {
+			return j.reopen(ctx, p.named(err))
+		}
+		p.switched = false
+	}
 	safe, cancel := settling(ctx)
 	defer cancel()
-	from, err := conn.Undo(safe)
-	if err != nil {
-		return j.reopen(ctx, conn, fmt.Errorf("restart: %w; pointing current back: %w", cause, err))
-	}
-	var text string
-	if from = releaseOf(from); from == "" {
-		text = "this was the first release, so current is removed again"
-	} else {
-		text = from + " is current again"
-		j.release = from
-		j.releasePath = path.Join(j.spec.Release.Path, "releases", from)
-		if err := j.restartOld(ctx, conn); err != nil {
-			text += fmt.Sprintf(", but its restart failed too: %v", err)
+	_ = j.each(func(p *jobPart) error { // in the log
+		if p.back != "" {
+			_ = p.prune(safe)
 		}
-	}
-	safe, cancel = settling(ctx)
-	defer cancel()
-	if err := conn.Undone(safe); err != nil {
-		return j.reopen(ctx, conn, fmt.Errorf("%w; %s; recording it: %w", cause, text, err))
-	}
-	_ = j.prune(safe, conn) // in the log
+		return nil
+	})
+	text := backText(parts)
 	out := j.ends(ctx, cause)
 	switch out.state {
 	case deploy.Canceled:
-		out.cause += "; " + text
+		out.cause += text
 	case deploy.Queued: // a stop of the daemon: nothing is left of the switch, so it begins anew
 	case deploy.Lost: // on_crash is stop, and it is known what became of the switch
-		out = outcome{state: deploy.Failed, err: "deployhook was stopped during the restart; " + text}
+		out = outcome{state: deploy.Failed, err: "deployhook was stopped during the restart" + text}
 	default:
-		out.err = fmt.Sprintf("restart: %v; %s", cause, text)
+		out.err += text
 	}
 	return out
 }
 
+// undo points current back on one host, and restarts what was there before.
+func (p *jobPart) undo(ctx context.Context, cause error) error {
+	safe, cancel := settling(ctx)
+	defer cancel()
+	from, err := p.conn.Undo(safe)
+	if err != nil {
+		return fmt.Errorf("%w; pointing current back: %w", cause, err)
+	}
+	if from = releaseOf(from); from == "" {
+		p.back = "this was the first release, so current is removed again"
+	} else {
+		p.back = from + " is current again"
+		p.release = from
+		p.releasePath = path.Join(p.spec.Release.Path, "releases", from)
+		if err := p.restartOld(ctx); err != nil {
+			p.back += fmt.Sprintf(", but its restart failed too: %v", err)
+		}
+	}
+	safe, cancel = settling(ctx)
+	defer cancel()
+	if err := p.conn.Undone(safe); err != nil {
+		return fmt.Errorf("%w; %s; recording it: %w", cause, p.back, err)
+	}
+	return nil
+}
+
+// backText says what is current again, and where: behind a sentence.
+func backText(parts []*jobPart) string {
+	var texts []string
+	hosts := map[string][]*jobPart{}
+	for _, p := range parts {
+		if p.back == "" {
+			continue
+		}
+		if hosts[p.back] == nil {
+			texts = append(texts, p.back)
+		}
+		hosts[p.back] = append(hosts[p.back], p)
+	}
+	var b strings.Builder
+	for _, text := range texts {
+		b.WriteString("; ")
+		if len(parts[0].spec.Hosts) > 1 {
+			b.WriteString("on " + names(hosts[text]) + " ")
+		}
+		b.WriteString(text)
+	}
+	return b.String()
+}
+
 // restartOld restarts what is current again; once more only when what ran the
 // restart was not ended by it.
-func (j *job) restartOld(ctx context.Context, conn *host.Conn) error {
-	if j.oldLost != nil {
-		return j.oldLost
+func (p *jobPart) restartOld(ctx context.Context) error {
+	if p.oldLost != nil {
+		return p.oldLost
 	}
-	err := j.restart(context.WithoutCancel(ctx), conn)
+	err := p.restart(context.WithoutCancel(ctx))
 	if errors.Is(err, host.ErrGone) {
-		j.oldLost = err
+		p.oldLost = err
 	}
 	return err
 }

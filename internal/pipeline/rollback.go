@@ -3,41 +3,43 @@ package pipeline
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"deployhook/internal/deploy"
 	"deployhook/internal/host"
 )
 
-// rollback points current to a release that is there already.
-func (j *job) rollback(ctx context.Context, conn *host.Conn) outcome {
-	found, err := j.openPath(ctx, conn)
-	if err != nil {
+// rollback points current to a release that is there already, on all hosts.
+func (j *job) rollback(ctx context.Context) outcome {
+	if err := j.openPaths(ctx); err != nil {
 		return j.ends(ctx, err)
 	}
-	if out, done := j.settle(ctx, conn, found); done {
+	if out, done := j.settle(ctx, nil); done {
 		return out
 	}
-	if !slices.Contains(goodReleases(found), j.run.Target) {
-		return failed(fmt.Errorf("release %s is not there any more, or was never live", j.run.Target))
+	for _, p := range j.active() {
+		if !slices.Contains(goodReleases(p.found), j.run.Target) {
+			return failed(p.named(fmt.Errorf("release %s is not there any more, or was never live", j.run.Target)))
+		}
+		if p.previous = current(p.found); p.previous == j.run.Target {
+			// The deploy that it waited for was put back by itself: what was asked
+			// for is so.
+			p.log.Info("the release to go back to is current already", "release", p.previous)
+			p.there = true
+		}
 	}
-	from := releaseOf(found.Current)
-	if from == j.run.Target {
-		// The deploy that it waited for was put back by itself: what was asked
-		// for is so.
-		j.log.Info("the release to go back to is current already", "release", from)
+	if len(j.left()) == 0 {
 		return outcome{state: deploy.Succeeded}
 	}
 	if _, err := j.begin(ctx, nil); err != nil {
 		return j.ends(ctx, err)
 	}
-	j.release, j.previous = j.run.Target, from
-	j.releasePath = path.Join(j.spec.Release.Path, "releases", j.release)
-	j.workspace = j.releasePath
-	return j.publish(ctx, conn, found)
+	j.release = j.run.Target
+	return j.publish(ctx)
 }
 
 // goodReleases lists what a rollback may go to: whole releases that were live.
@@ -75,22 +77,21 @@ func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy
 			return none, err
 		}
 	}
-	where := spec.Hosts[0]
-	lock := deploy.PathLock(where, spec.Release.Path)
+	locks := locksAt(spec.Hosts, spec.Release.Path)
 	// What is one step back must not change until those before it have ended.
-	open, err := e.close(ctx, lock)
+	open, err := e.closeAll(ctx, locks)
 	if err != nil {
 		return none, err
 	}
 	defer open()
-	found, err := e.look(ctx, where, spec.Release)
+	all, err := e.lookAll(ctx, spec)
 	if err != nil {
 		return none, err
 	}
-	if id, past := e.pastSwitch(lock); past != nil && c.To == "" {
-		return none, ambiguous(found, spec.Release.InPlace, id, past, p.Name)
+	if id, past := e.pastSwitch(locks); past != nil && c.To == "" {
+		return none, ambiguous(all[0], spec.Release.InPlace, id, past, p.Name)
 	}
-	target, pops, err := rollbackTarget(found, spec.Release.InPlace, p.Name, c.To)
+	target, pops, found, err := rollbackTargets(spec, all, p.Name, c.To)
 	if err != nil {
 		return none, err
 	}
@@ -112,14 +113,55 @@ func (e *Engine) Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy
 	if err != nil {
 		return none, err
 	}
-	if err := e.clear(ctx, lock, id); err != nil {
+	if err := e.clear(ctx, locks, id); err != nil {
 		return none, err
 	}
 	e.nudge()
 	return deploy.RollbackReceipt{Run: id, From: releaseOf(found.Current), Target: target}, nil
 }
 
-// rollbackTarget is the release to go to: the one below the top of the stack,
+// rollbackTargets is the release that all hosts go to, and what the first one
+// that is not there yet looks like. A host that does not have it is named.
+func rollbackTargets(spec *deploy.Job, all []*deploy.Found, pipeline, to string) (target string, pops bool, found *deploy.Found, err error) {
+	inPlace := spec.Release.InPlace
+	var first error
+	for i, f := range all {
+		here, hereP, err := rollbackTarget(f, inPlace, pipeline, to)
+		if len(all) == 1 {
+			return here, hereP, f, err
+		}
+		there := to != "" && errors.Is(err, errCurrent)
+		switch {
+		case err != nil && !there:
+			return "", false, nil, fmt.Errorf("host %s: %w", spec.Hosts[i], err)
+		case there && first == nil:
+			first = fmt.Errorf("host %s: %w", spec.Hosts[i], err)
+		case target != "" && here != "" && here != target:
+			return "", false, nil, fmt.Errorf("%w: the hosts differ: %s would go to %s, and %s to %s; say which one with --to",
+				deploy.ErrRefused, spec.Hosts[0], target, spec.Hosts[i], here)
+		}
+		if target == "" && !there {
+			target, pops, found = here, hereP, f
+		}
+	}
+	if target == "" {
+		return "", false, nil, first
+	}
+	return target, pops, found, nil
+}
+
+// errCurrent is a release to go to that is there already.
+var errCurrent = fmt.Errorf("%w: current already", deploy.ErrRefused)
+
+// isCurrent is the sentence about an [errCurrent].
+type isCurrent string
+
+func (r isCurrent) Error() string {
+	return fmt.Sprintf("%v: release %s is current already", deploy.ErrRefused, string(r))
+}
+func (isCurrent) Is(target error) bool { return target == errCurrent || target == deploy.ErrRefused }
+
+// rollbackTarget is the release to go to on one host: the one below the top of the stack,
 // or the one asked for by its name or its commit.
 func rollbackTarget(found *deploy.Found, inPlace bool, pipeline, to string) (target string, pops bool, err error) {
 	good := goodReleases(found)
@@ -132,7 +174,7 @@ func rollbackTarget(found *deploy.Found, inPlace bool, pipeline, to string) (tar
 		case !slices.Contains(good, to):
 			return "", false, fmt.Errorf("%w: release %s; deployhook releases %s lists those that were live", deploy.ErrNotFound, to, pipeline)
 		case to == current(found) && !(inPlace && inDoubt(found)):
-			return "", false, fmt.Errorf("%w: release %s is current already", deploy.ErrRefused, to)
+			return "", false, isCurrent(to)
 		}
 		return to, false, nil
 	}
@@ -185,12 +227,33 @@ func (e *Engine) close(ctx context.Context, lock string) (open func(), err error
 	}
 }
 
-// pastSwitch finds the switch that has begun on a path, and its run; nil = none.
-func (e *Engine) pastSwitch(lock string) (run int64, past *move) {
+// closeAll is close for several paths: in one order for all, so that nobody
+// waits for another in turn.
+func (e *Engine) closeAll(ctx context.Context, locks []string) (open func(), err error) {
+	var opens []func()
+	open = func() {
+		for _, fn := range opens {
+			fn()
+		}
+	}
+	for _, lock := range slices.Sorted(slices.Values(locks)) {
+		fn, err := e.close(ctx, lock)
+		if err != nil {
+			open()
+			return nil, err
+		}
+		opens = append(opens, fn)
+	}
+	return open, nil
+}
+
+// pastSwitch finds the switch that has begun on one of the paths, and its run;
+// nil = none.
+func (e *Engine) pastSwitch(locks []string) (run int64, past *move) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for k, j := range e.running {
-		if m := j.switching(); m != nil && j.locks(lock) {
+		if m := j.switching(); m != nil && j.locks(locks) {
 			return k.run, m
 		}
 	}
@@ -227,7 +290,7 @@ func orNothing(release string) string {
 
 // clear makes way for a rollback: what was accepted before it and has not
 // begun on its path ends, and so does what has not reached its switch.
-func (e *Engine) clear(ctx context.Context, lock string, rollback int64) error {
+func (e *Engine) clear(ctx context.Context, locks []string, rollback int64) error {
 	why := fmt.Sprintf("rolled back by run %d", rollback)
 	active, err := e.Store.Unfinished(ctx)
 	if err != nil {
@@ -236,7 +299,7 @@ func (e *Engine) clear(ctx context.Context, lock string, rollback int64) error {
 	for _, run := range active.Runs {
 		for _, j := range run.Jobs {
 			waits := j.State == deploy.Queued || j.State == deploy.Waiting
-			if run.ID >= rollback || !waits || !slices.Contains(pathLocks(&j), lock) {
+			if run.ID >= rollback || !waits || !anyOf(pathLocks(&j), locks) {
 				continue
 			}
 			if err := e.cancelWaiting(ctx, run.ID, j.Name, why); err != nil {
@@ -244,26 +307,31 @@ func (e *Engine) clear(ctx context.Context, lock string, rollback int64) error {
 			}
 		}
 	}
-	e.stopBefore(lock, why, rollback)
+	e.stopBefore(locks, why, rollback)
 	return nil
 }
 
 // stopBefore ends the jobs on a path that have not reached their switch.
-func (e *Engine) stopBefore(lock, why string, but int64) {
+func (e *Engine) stopBefore(locks []string, why string, but int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for k, j := range e.running {
-		if k.run != but && j.locks(lock) {
+		if k.run != but && j.locks(locks) {
 			j.stopBeforeSwitch(why)
 		}
 	}
 }
 
-// locks says whether the job deploys to the path that the lock is for.
-func (j *job) locks(lock string) bool {
+// locks says whether the job deploys to one of the paths that the locks are for.
+func (j *job) locks(locks []string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return slices.Contains(j.paths, lock)
+	return anyOf(j.paths, locks)
+}
+
+// anyOf says whether two lists have a word in common.
+func anyOf(list, other []string) bool {
+	return slices.ContainsFunc(list, func(s string) bool { return slices.Contains(other, s) })
 }
 
 // switching is the switch that has begun; nil = none has.
@@ -277,9 +345,14 @@ func pathLocks(j *deploy.RunJob) []string {
 	if j.Path == "" {
 		return nil
 	}
+	return locksAt(j.Hosts, j.Path)
+}
+
+// locksAt names the locks of a path on hosts.
+func locksAt(hosts []string, path string) []string {
 	var locks []string
-	for _, h := range j.Hosts {
-		locks = append(locks, deploy.PathLock(h, j.Path))
+	for _, h := range hosts {
+		locks = append(locks, deploy.PathLock(h, path))
 	}
 	return locks
 }
@@ -305,14 +378,36 @@ func releaseJob(p *deploy.Pipeline, name string) (*deploy.Job, error) {
 	return nil, fmt.Errorf("%w: %s has no job with a release", deploy.ErrRefused, p.Name)
 }
 
+// lookAll reads the journal of a job's path on all of its hosts side by side,
+// without taking its lock.
+func (e *Engine) lookAll(ctx context.Context, spec *deploy.Job) ([]*deploy.Found, error) {
+	all := make([]*deploy.Found, len(spec.Hosts))
+	errs := make([]error, len(spec.Hosts))
+	var wait sync.WaitGroup
+	for i, h := range spec.Hosts {
+		wait.Go(func() { all[i], errs[i] = e.look(ctx, h, spec.Release) })
+	}
+	wait.Wait()
+	return all, both(errs...)
+}
+
 // look reads the journal of a path without taking its lock.
 func (e *Engine) look(ctx context.Context, where string, r *deploy.ReleaseSpec) (*deploy.Found, error) {
-	conn, err := e.openOn(ctx, where, deploy.DeployAgent)
+	conn, err := e.openOn(ctx, where, deploy.DeployAgent, nil)
 	if err != nil {
-		return nil, fmt.Errorf("opening an agent: %w", err)
+		return nil, onHost(where, fmt.Errorf("opening an agent: %w", err))
 	}
 	defer conn.Close()
-	return lookWith(ctx, conn, r.Path, r.InPlace)
+	found, err := lookWith(ctx, conn, r.Path, r.InPlace)
+	return found, onHost(where, err)
+}
+
+// onHost names the host of an error, which is not this machine.
+func onHost(name string, err error) error {
+	if err == nil || name == deploy.Local || startsWithHost(err.Error(), name) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 func lookWith(ctx context.Context, conn *host.Conn, path string, inPlace bool) (*deploy.Found, error) {
@@ -335,11 +430,12 @@ func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Releas
 		if !spec.Deploys() {
 			continue
 		}
-		for _, h := range spec.Hosts {
-			found, err := e.look(ctx, h, spec.Release)
-			if err != nil {
-				return nil, err
-			}
+		all, err := e.lookAll(ctx, spec)
+		if err != nil {
+			return nil, err
+		}
+		for k, h := range spec.Hosts {
+			found := all[k]
 			for _, r := range deploy.Releases(found) {
 				r.Host, r.Path = h, spec.Release.Path
 				if found.Half && r.Current {

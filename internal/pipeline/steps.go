@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,35 +21,35 @@ const messageMax = 16 << 10
 // steps runs the job's steps, one after the other, in dir.
 // After a cancel those go on that are there to clean up: whose if has always()
 // or canceled().
-func (j *job) steps(ctx context.Context, conn *host.Conn, dir string) outcome {
+func (p *jobPart) steps(ctx context.Context, dir string) outcome {
 	out := outcome{state: deploy.Succeeded}
-	for i := range j.spec.Steps {
-		step := &j.spec.Steps[i]
+	for i := range p.spec.Steps {
+		step := &p.spec.Steps[i]
 		if ctx.Err() != nil {
 			if out.state == deploy.Canceled { // a second time
 				return out
 			}
-			if out = j.ends(ctx, ctx.Err()); out.state != deploy.Canceled {
+			if out = p.ends(ctx, ctx.Err()); out.state != deploy.Canceled {
 				return out
 			}
 			var done func()
-			ctx, done = j.cleanUp(ctx)
+			ctx, done = p.cleanUp(ctx)
 			defer done()
 		}
-		run, why, err := j.wanted(ctx, step, out)
+		run, why, err := p.wanted(ctx, step, out)
 		if err != nil {
-			return j.ends(ctx, fmt.Errorf("step %s: if: %w", step.Name, err))
+			return p.ends(ctx, fmt.Errorf("step %s: if: %w", step.Name, err))
 		}
 		if !run {
-			j.skip(ctx, step, why)
+			p.skip(ctx, step, why)
 			continue
 		}
-		err = j.step(ctx, conn, step, dir)
+		err = p.step(ctx, step, dir)
 		if err == nil {
 			continue
 		}
 		if errors.Is(err, host.ErrGone) {
-			return j.ends(ctx, fmt.Errorf("step %s: %w", step.Name, err))
+			return p.ends(ctx, fmt.Errorf("step %s: %w", step.Name, err))
 		}
 		if ctx.Err() != nil {
 			continue
@@ -60,22 +59,25 @@ func (j *job) steps(ctx context.Context, conn *host.Conn, dir string) outcome {
 		}
 	}
 	if ctx.Err() != nil && out.state != deploy.Canceled {
-		return j.ends(ctx, ctx.Err())
+		return p.ends(ctx, ctx.Err())
 	}
 	return out
 }
 
 // cleanUp is a context for the steps that run although their job was canceled:
 // a second cancel ends them, and a stop of the daemon whose grace is over.
-func (j *job) cleanUp(ctx context.Context) (context.Context, func()) {
+func (p *jobPart) cleanUp(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	j.mu.Lock()
-	j.cleaning = cancel
-	j.mu.Unlock()
+	p.mu.Lock()
+	if p.cleaning == nil {
+		p.cleaning = map[*jobPart]context.CancelCauseFunc{}
+	}
+	p.cleaning[p] = cancel
+	p.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		select {
-		case <-j.engine.over:
+		case <-p.engine.over:
 			cancel(errShutdown)
 		case <-done:
 		}
@@ -83,15 +85,15 @@ func (j *job) cleanUp(ctx context.Context) (context.Context, func()) {
 	return ctx, func() {
 		close(done)
 		cancel(nil)
-		j.mu.Lock()
-		j.cleaning = nil
-		j.mu.Unlock()
+		p.mu.Lock()
+		delete(p.cleaning, p)
+		p.mu.Unlock()
 	}
 }
 
 // wanted says whether a step is to run after what the steps before it came to.
 // The error is that of a diff that its changed() could not get.
-func (j *job) wanted(ctx context.Context, step *deploy.Step, so outcome) (ok bool, why string, err error) {
+func (p *jobPart) wanted(ctx context.Context, step *deploy.Step, so outcome) (ok bool, why string, err error) {
 	before := "a step before it failed"
 	if so.state == deploy.Canceled {
 		before = "the job was canceled"
@@ -102,9 +104,9 @@ func (j *job) wanted(ctx context.Context, step *deploy.Step, so outcome) (ok boo
 	if step.If == nil {
 		return true, "", nil
 	}
-	s := j.scope()
+	s := p.scope()
 	s.Status = deploy.Status{Failed: so.state == deploy.Failed, Canceled: so.state == deploy.Canceled}
-	changed, unread := j.engine.changedFunc(ctx, j.pipe, j.run)
+	changed, unread := p.engine.changedFunc(ctx, p.pipe, p.run)
 	s.Changed = changed
 	ok, why = step.If.Eval(s)
 	if why != "" {
@@ -113,17 +115,17 @@ func (j *job) wanted(ctx context.Context, step *deploy.Step, so outcome) (ok boo
 	return ok, "if is false" + why, *unread
 }
 
-func (j *job) skip(ctx context.Context, step *deploy.Step, why string) {
+func (p *jobPart) skip(ctx context.Context, step *deploy.Step, why string) {
 	now := time.Now()
-	st := deploy.RunStep{Index: j.next, Name: step.Name, State: deploy.Skipped, Error: why, Started: now, Ended: now}
-	if err := j.engine.Store.SaveStep(context.WithoutCancel(ctx), j.at(j.next), st); err != nil {
-		j.log.Error("recording a step", "step", step.Name, "err", err)
+	st := deploy.RunStep{Index: p.next, Name: step.Name, State: deploy.Skipped, Error: why, Started: now, Ended: now}
+	if err := p.engine.Store.SaveStep(context.WithoutCancel(ctx), p.at(p.next), st); err != nil {
+		p.log.Error("recording a step", "step", step.Name, "err", err)
 	}
-	j.next++
+	p.next++
 }
 
-func (j *job) at(index int) deploy.StepAt {
-	return deploy.StepAt{Run: j.run.ID, Job: j.key.job, Attempt: j.attempt, Host: j.host(), Index: index}
+func (p *jobPart) at(index int) deploy.StepAt {
+	return deploy.StepAt{Run: p.run.ID, Job: p.key.job, Attempt: p.attempt, Host: p.host, Index: index}
 }
 
 func (j *job) scope() *deploy.Scope {
@@ -134,25 +136,28 @@ func (j *job) scope() *deploy.Scope {
 
 // step runs one step with its retries and records it. The error is one
 // sentence about how it ended.
-func (j *job) step(ctx context.Context, conn *host.Conn, step *deploy.Step, dir string) error {
-	index := j.next
-	j.next++
+func (p *jobPart) step(ctx context.Context, step *deploy.Step, dir string) error {
+	defer p.rest()
+	index := p.next
+	p.next++
 	safe := context.WithoutCancel(ctx)
 	st := deploy.RunStep{Index: index, Name: step.Name, State: deploy.Running, Tries: 1, Started: time.Now()}
 	// The record of the beginning is written beside the step, not before it:
 	// a claim that is on disk already says that the job may have begun.
 	saved := make(chan error, 1)
-	go func(st deploy.RunStep) { saved <- j.engine.Store.SaveStep(safe, j.at(index), st) }(st)
+	go func(st deploy.RunStep) { saved <- p.engine.Store.SaveStep(safe, p.at(index), st) }(st)
 
-	log := newStepLog(safe, j.engine.Store, j.at(index), j.secrets)
-	for _, n := range j.notes {
+	secrets := p.learn()
+	p.masked = len(secrets)
+	log := newStepLog(safe, p.engine.Store, p.at(index), secrets)
+	for _, n := range p.notes {
 		log.say("deployhook: %s", n)
 	}
-	j.notes = nil
+	p.notes = nil
 	var err error
 	for {
 		var res host.StepResult
-		res, err = j.try(ctx, conn, step, dir, log)
+		res, err = p.try(ctx, step, dir, log)
 		st.ExitCode, st.Signal = res.ExitCode, res.Signal
 		for _, name := range res.LeftOver {
 			log.say("deployhook: ended what the step left running: %s", name)
@@ -162,7 +167,7 @@ func (j *job) step(ctx context.Context, conn *host.Conn, step *deploy.Step, dir 
 		}
 		wait := retryDelay(step.Retry, st.Tries)
 		log.say("deployhook: %v; try %d of %d in %v", err, st.Tries+1, step.Retry.Limit+1, wait)
-		j.beat(wait)
+		p.beat(wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -185,32 +190,39 @@ func (j *job) step(ctx context.Context, conn *host.Conn, step *deploy.Step, dir 
 		log.say("deployhook: %s", st.Error)
 	}
 	if lerr := log.close(); lerr != nil {
-		j.log.Error("writing a step's log", "step", step.Name, "err", lerr)
+		p.log.Error("writing a step's log", "step", step.Name, "err", lerr)
 	}
 	serr := <-saved
-	if serr2 := j.engine.Store.SaveStep(safe, j.at(index), st); serr2 != nil {
+	if serr2 := p.engine.Store.SaveStep(safe, p.at(index), st); serr2 != nil {
 		serr = serr2
 	}
 	if serr != nil {
-		j.log.Error("recording a step", "step", step.Name, "err", serr)
+		p.log.Error("recording a step", "step", step.Name, "err", serr)
 	}
 	return err
 }
 
-// sayNotes gives the notes that no step came for a place of their own.
-func (j *job) sayNotes(ctx context.Context) {
-	if len(j.notes) == 0 {
+// sayNotes gives the notes that no step came for a place of their own, under a
+// name.
+func (j *job) sayNotes(ctx context.Context, name string) {
+	for _, p := range j.parts {
+		p.sayNotes(ctx, name)
+	}
+}
+
+func (p *jobPart) sayNotes(ctx context.Context, name string) {
+	if len(p.notes) == 0 {
 		return
 	}
 	now := time.Now()
-	log := newStepLog(ctx, j.engine.Store, j.at(j.next), j.secrets)
-	for _, n := range j.notes {
+	log := newStepLog(ctx, p.engine.Store, p.at(p.next), p.learn())
+	for _, n := range p.notes {
 		log.say("deployhook: %s", n)
 	}
-	st := deploy.RunStep{Index: j.next, Name: "order", State: deploy.Succeeded, Tries: 1, Started: now, Ended: now}
-	j.next++
-	if err := errors.Join(log.close(), j.engine.Store.SaveStep(ctx, j.at(st.Index), st)); err != nil {
-		j.log.Error("recording a step", "step", st.Name, "err", err)
+	st := deploy.RunStep{Index: p.next, Name: name, State: deploy.Succeeded, Tries: 1, Started: now, Ended: now}
+	p.next++
+	if err := errors.Join(log.close(), p.engine.Store.SaveStep(ctx, p.at(st.Index), st)); err != nil {
+		p.log.Error("recording a step", "step", st.Name, "err", err)
 	}
 }
 
@@ -225,25 +237,25 @@ func retryDelay(r deploy.Retry, tries int) time.Duration {
 }
 
 // try runs a step once.
-func (j *job) try(ctx context.Context, conn *host.Conn, step *deploy.Step, dir string, log *stepLog) (host.StepResult, error) {
-	env, err := j.environment(ctx, step, log)
+func (p *jobPart) try(ctx context.Context, step *deploy.Step, dir string, log *stepLog) (host.StepResult, error) {
+	env, err := p.environment(ctx, step, log)
 	if err != nil {
 		return host.StepResult{}, err
 	}
 	req := host.Step{
-		ID: strconv.Itoa(j.next - 1), Command: step.Run, Shell: first(step.Shell, j.spec.Shell),
-		Dir: path.Join(dir, first(step.WorkingDir, j.spec.WorkingDir)),
-		Env: env, Path: j.spec.Path, Timeout: step.Timeout, Limits: host.Limits(j.spec.Limits),
+		ID: strconv.Itoa(p.next - 1), Command: step.Run, Shell: first(step.Shell, p.spec.Shell),
+		Dir: path.Join(dir, first(step.WorkingDir, p.spec.WorkingDir)),
+		Env: env, Path: p.spec.Path, Timeout: step.Timeout, Limits: host.Limits(p.spec.Limits),
 	}
 	if req.Timeout == 0 {
-		req.Timeout = j.spec.Timeout
+		req.Timeout = p.spec.Timeout
 	}
-	if j.payload != nil {
-		req.Files = map[string][]byte{"DEPLOYHOOK_PAYLOAD_FILE": j.payload}
+	if p.payload != nil {
+		req.Files = map[string][]byte{"DEPLOYHOOK_PAYLOAD_FILE": p.payload}
 	}
-	j.beat(req.Timeout)
-	res, err := conn.Step(ctx, req, log.write)
-	j.beat(0)
+	p.beat(req.Timeout)
+	res, err := p.conn.Step(ctx, req, log.write)
+	p.rest()
 	if err != nil {
 		return res, err
 	}
@@ -281,10 +293,10 @@ func first(values ...string) string {
 // environment is what a step gets besides what the agent has: KEY=VALUE.
 // deployhook's own names come last, so that nothing written can stand for them.
 // Secrets are read now, and masked in the log as they are now.
-func (j *job) environment(ctx context.Context, step *deploy.Step, log *stepLog) ([]string, error) {
-	s := j.scope()
+func (p *jobPart) environment(ctx context.Context, step *deploy.Step, log *stepLog) ([]string, error) {
+	s := p.scope()
 	var env []string
-	for _, list := range [][]deploy.Variable{j.pipe.Env, j.spec.Env, step.Env} {
+	for _, list := range [][]deploy.Variable{p.pipe.Env, p.spec.Env, step.Env} {
 		for _, v := range list {
 			text, err := v.Value.Expand(s)
 			if err != nil {
@@ -294,23 +306,24 @@ func (j *job) environment(ctx context.Context, step *deploy.Step, log *stepLog) 
 			env = append(env, v.Name+"="+text)
 		}
 	}
-	for _, v := range j.spec.Secrets {
-		value, err := j.engine.Secret(ctx, v.Secret)
+	for _, v := range p.spec.Secrets {
+		value, err := p.engine.Secret(ctx, v.Secret)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(j.secrets, value) {
-			j.secrets = append(j.secrets, value)
-			log.mask(j.secrets)
+		// Another part may have learnt it first.
+		if all := p.learn(value); len(all) != p.masked {
+			p.masked = len(all)
+			log.mask(all)
 		}
 		env = append(env, v.Name+"="+value)
 	}
-	return append(env, j.facts(step.Name)...), nil
+	return append(env, p.facts(step.Name)...), nil
 }
 
 // facts are the variables DEPLOYHOOK_…
-func (j *job) facts(step string) []string {
-	r, ev := j.run, j.event
+func (p *jobPart) facts(step string) []string {
+	r, ev := p.run, p.event
 	env := []string{"CI=true", "DEPLOYHOOK=true"}
 	add := func(name, value string) {
 		if i := strings.IndexByte(value, 0); i >= 0 {
@@ -320,9 +333,9 @@ func (j *job) facts(step string) []string {
 	}
 	add("RUN_ID", strconv.FormatInt(r.ID, 10))
 	add("PIPELINE", r.Pipeline)
-	add("JOB", j.key.job)
+	add("JOB", p.key.job)
 	add("STEP", step)
-	add("HOST", j.host())
+	add("HOST", p.host)
 	add("EVENT", string(r.Event))
 	add("SHA", r.Commit)
 	add("BEFORE", r.Before)
@@ -332,15 +345,15 @@ func (j *job) facts(step string) []string {
 	add("REPO", r.Repository)
 	add("ACTOR", r.Actor)
 	add("MESSAGE", deploy.Cut(r.Message, messageMax))
-	if j.workspace != "" {
-		add("WORKSPACE", j.workspace)
+	if p.workspace != "" {
+		add("WORKSPACE", p.workspace)
 	}
-	if j.spec.Deploys() {
-		root := j.spec.Release.Path
-		add("RELEASE", j.release)
-		add("RELEASE_PATH", j.releasePath)
-		add("PREVIOUS_RELEASE", j.previous)
-		if j.spec.Release.InPlace {
+	if p.spec.Deploys() {
+		root := p.spec.Release.Path
+		add("RELEASE", p.release)
+		add("RELEASE_PATH", p.releasePath)
+		add("PREVIOUS_RELEASE", p.previous)
+		if p.spec.Release.InPlace {
 			add("CURRENT_PATH", root)
 			add("SHARED_PATH", root)
 		} else {
@@ -350,8 +363,8 @@ func (j *job) facts(step string) []string {
 	}
 	add("ENVIRONMENT", "") // jobs have none in this version
 	url := ""
-	if j.engine.URL != "" {
-		url = strings.TrimSuffix(j.engine.URL, "/") + "/runs/" + strconv.FormatInt(r.ID, 10)
+	if p.engine.URL != "" {
+		url = strings.TrimSuffix(p.engine.URL, "/") + "/runs/" + strconv.FormatInt(r.ID, 10)
 	}
 	add("RUN_URL", url)
 	return env

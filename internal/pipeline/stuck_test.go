@@ -18,9 +18,16 @@ func workerHangs(t *testing.T) {
 	hangs, end := make(chan struct{}), make(chan struct{})
 	const step = 3 * time.Hour
 	e.start(t.Context(), e.newJob(7, "test", 1), func(j *job, _ context.Context) outcome {
-		j.beat(step) // as before a step with that timeout
+		p := &jobPart{job: j, host: "web1"}
+		other := &jobPart{job: j, host: "web2"}
+		j.mu.Lock()
+		j.parts = []*jobPart{p, other}
+		j.mu.Unlock()
+		p.beat(step) // as before a step with that timeout
+		other.beat(0)
+		other.rest() // a short step beside it
 		<-hangs
-		j.beat(0)
+		p.rest()
 		<-end
 		return outcome{state: "running"}
 	})

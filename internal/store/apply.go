@@ -15,8 +15,8 @@ import (
 // is not in the state and attempt that a move names any more. [deploy.ErrLocked]:
 // a claim wants a lock that is held.
 //
-// A claim takes its locks; leaving running gives them back, but for the path
-// locks of a move with Blocked. The runs of the jobs are settled.
+// A claim takes its locks; leaving running gives them back, but for the
+// locks that a move names in BlockedAt. The runs of the jobs are settled.
 func (s *Store) Apply(ctx context.Context, moves ...deploy.Move) error {
 	if len(moves) == 0 {
 		return nil
@@ -111,13 +111,12 @@ func (t *tx) take(m *deploy.Move) error {
 }
 
 func (t *tx) giveBack(m *deploy.Move) error {
-	if m.Blocked == "" {
-		return t.exec(`DELETE FROM locks WHERE run = ? AND job = ?`, m.Run, m.Job)
+	for name, sentence := range m.BlockedAt {
+		if err := t.exec(`UPDATE locks SET blocked = ? WHERE name = ? AND run = ? AND job = ?`, sentence, name, m.Run, m.Job); err != nil {
+			return err
+		}
 	}
-	if err := t.exec(`DELETE FROM locks WHERE run = ? AND job = ? AND name NOT LIKE 'path %'`, m.Run, m.Job); err != nil {
-		return err
-	}
-	return t.exec(`UPDATE locks SET blocked = ? WHERE run = ? AND job = ?`, m.Blocked, m.Run, m.Job)
+	return t.exec(`DELETE FROM locks WHERE run = ? AND job = ? AND blocked = ''`, m.Run, m.Job)
 }
 
 // settle derives a run's state from its jobs.

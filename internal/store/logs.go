@@ -153,8 +153,8 @@ func (p *packed) decode() error {
 func (s *Store) logChunks(ctx context.Context, run int64, f deploy.LogFilter, more string, args ...any) ([]packed, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT logs.id, logs.job, logs.attempt, logs.host, logs.idx, coalesce(steps.name, ''), lines
 		FROM logs LEFT JOIN steps USING (run, job, attempt, host, idx)
-		WHERE run = ? AND (? = '' OR logs.job = ?) AND (? = '' OR steps.name = ?) `+more+` LIMIT ?`,
-		append(append([]any{run, f.Job, f.Job, f.Step, f.Step}, args...), logPage)...)
+		WHERE run = ? AND (? = '' OR logs.job = ?) AND (? = '' OR steps.name = ?) AND (? = '' OR logs.host = ?) `+more+` LIMIT ?`,
+		append(append([]any{run, f.Job, f.Job, f.Step, f.Step, f.Host, f.Host}, args...), logPage)...)
 	if err != nil {
 		return nil, err
 	}

@@ -138,13 +138,16 @@ func scanStep(rows *sql.Rows, list []deploy.Run, at map[int64]int) error {
 	return nil
 }
 
-// hostRuns fills in the hosts on which nothing ran yet, and how each stands.
+// hostRuns fills in the hosts on which nothing ran yet, and how each stands, in
+// the order of the job's hosts.
 func hostRuns(j *deploy.RunJob) {
 	for _, name := range j.Hosts {
 		if !slices.ContainsFunc(j.HostRuns, func(h deploy.RunHost) bool { return h.Name == name }) {
 			j.HostRuns = append(j.HostRuns, deploy.RunHost{Name: name})
 		}
 	}
+	place := func(h deploy.RunHost) int { return slices.Index(j.Hosts, h.Name) }
+	slices.SortStableFunc(j.HostRuns, func(a, b deploy.RunHost) int { return place(a) - place(b) })
 	for i := range j.HostRuns {
 		j.HostRuns[i].State = j.State
 	}

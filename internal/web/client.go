@@ -194,6 +194,7 @@ func (c *Client) Log(ctx context.Context, run int64, job, step string, follow bo
 // LogQuery says which lines of a run are wanted.
 type LogQuery struct {
 	Job, Step string
+	Host      string
 	Tail      int   // only so many of the last ones; 0 = all
 	After     int64 // only those behind a mark that Lines gave
 	Follow    bool  // until the run has ended
@@ -206,7 +207,7 @@ const readMost = 64 << 10
 // after which mark it would go on: also with an error, of which [Away] says
 // whether going on may be of use.
 func (c *Client) Lines(ctx context.Context, run int64, q LogQuery, fn func([]Line) error) (after int64, err error) {
-	v := url.Values{"job": {q.Job}, "step": {q.Step}, "follow": {strconv.FormatBool(q.Follow)}, "after": {strconv.FormatInt(q.After, 10)}}
+	v := url.Values{"job": {q.Job}, "step": {q.Step}, "host": {q.Host}, "follow": {strconv.FormatBool(q.Follow)}, "after": {strconv.FormatInt(q.After, 10)}}
 	if q.Tail > 0 {
 		v.Set("tail", strconv.Itoa(q.Tail))
 	}
@@ -322,4 +323,14 @@ func (c *Client) Daemon(ctx context.Context) (deploy.DaemonReport, error) {
 // Agents has the daemon open an agent of each kind and say what came of it.
 func (c *Client) Agents(ctx context.Context) ([]deploy.AgentReport, error) {
 	return call[[]deploy.AgentReport](ctx, c, http.MethodGet, "/api/agents", nil)
+}
+
+// Caches lists what test jobs of a pipeline, or of all where it is empty, keep.
+func (c *Client) Caches(ctx context.Context, pipeline string) (deploy.CacheReport, error) {
+	return call[deploy.CacheReport](ctx, c, http.MethodGet, "/api/caches?"+url.Values{"pipeline": {pipeline}}.Encode(), nil)
+}
+
+// ClearCaches ends these, and gives those that were ended.
+func (c *Client) ClearCaches(ctx context.Context, pipeline string) (deploy.CacheReport, error) {
+	return call[deploy.CacheReport](ctx, c, http.MethodPost, "/api/caches/clear", ofPipeline{pipeline})
 }

@@ -35,7 +35,7 @@ func (s *server) log(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
-	f := deploy.LogFilter{Job: q.Get("job"), Step: q.Get("step")}
+	f := deploy.LogFilter{Job: q.Get("job"), Step: q.Get("step"), Host: q.Get("host")}
 	n, err := id(r)
 	var run *deploy.Run
 	if err == nil {
@@ -103,11 +103,14 @@ func (s *server) last(ctx context.Context, run int64, f *deploy.LogFilter, lines
 	return err
 }
 
-// wanted refuses the name of a job or step that cannot come any more.
+// wanted refuses the name of a job, host or step that cannot come any more.
 func wanted(run *deploy.Run, f deploy.LogFilter) error {
-	var jobs, steps []string
+	var jobs, steps, hosts []string
 	for _, j := range run.Jobs {
 		jobs = append(jobs, j.Name)
+		if f.Job == "" || f.Job == j.Name {
+			hosts = append(hosts, j.Hosts...)
+		}
 		for _, h := range j.HostRuns {
 			for _, st := range h.Steps {
 				if f.Job == "" || f.Job == j.Name {
@@ -120,6 +123,14 @@ func wanted(run *deploy.Run, f deploy.LogFilter) error {
 		return hinted{
 			fmt.Errorf("%w: run %d has no job %q%s", deploy.ErrNotFound, run.ID, f.Job, deploy.DidYouMean(f.Job, jobs)),
 			"its jobs are " + strings.Join(jobs, ", "),
+		}
+	}
+	if f.Host != "" && !slices.Contains(hosts, f.Host) {
+		slices.Sort(hosts)
+		hosts = slices.Compact(hosts)
+		return hinted{
+			fmt.Errorf("%w: run %d has no host %q%s", deploy.ErrNotFound, run.ID, f.Host, deploy.DidYouMean(f.Host, hosts)),
+			"its hosts are " + strings.Join(hosts, ", "),
 		}
 	}
 	if f.Step != "" && run.State.Terminal() && !slices.Contains(steps, f.Step) {

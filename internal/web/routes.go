@@ -27,6 +27,10 @@ func routes(s *server) http.Handler {
 	m.HandleFunc("POST /api/deliveries/{id}/replay", handle(s.replay))
 	m.HandleFunc("GET /api/daemon", handle(func(*http.Request) (deploy.DaemonReport, error) { return s.Report(), nil }))
 	m.HandleFunc("GET /api/agents", handle(func(r *http.Request) ([]deploy.AgentReport, error) { return s.Agents(r.Context()), nil }))
+	m.HandleFunc("GET /api/caches", handle(func(r *http.Request) (deploy.CacheReport, error) {
+		return s.Caches.Caches(r.Context(), r.URL.Query().Get("pipeline"))
+	}))
+	m.HandleFunc("POST /api/caches/clear", handle(s.clearCaches))
 	m.HandleFunc("POST /api/reload", handle(s.reload))
 	return m
 }
@@ -247,6 +251,18 @@ func (s *server) replay(r *http.Request) (Receipt, error) {
 		got.Runs = []int64{}
 	}
 	return Receipt{Delivery: got.Delivery, Runs: got.Runs, Message: got.Message}, err
+}
+
+type ofPipeline struct {
+	Pipeline string `json:"pipeline"`
+}
+
+func (s *server) clearCaches(r *http.Request) (deploy.CacheReport, error) {
+	q, err := body[ofPipeline](r)
+	if err != nil {
+		return deploy.CacheReport{}, err
+	}
+	return s.Options.Caches.ClearCaches(r.Context(), q.Pipeline, actor(r))
 }
 
 func (s *server) reload(r *http.Request) (done, error) {

@@ -51,6 +51,12 @@ type Holds interface {
 	Abandon(ctx context.Context, host, path, actor string) error
 }
 
+// Caches are what test jobs leave for those after them.
+type Caches interface {
+	Caches(ctx context.Context, pipeline string) (deploy.CacheReport, error)
+	ClearCaches(ctx context.Context, pipeline, actor string) (deploy.CacheReport, error)
+}
+
 // Options are what the control socket serves; all are needed.
 type Options struct {
 	Reader   Reader
@@ -60,6 +66,7 @@ type Options struct {
 	Reload   func(ctx context.Context) (string, error)
 	Report   func() deploy.DaemonReport
 	Agents   func(ctx context.Context) []deploy.AgentReport
+	Caches   Caches
 	Log      *slog.Logger
 }
 

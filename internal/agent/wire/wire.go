@@ -70,6 +70,7 @@ const (
 	RouteBury      = "/bury"
 	RouteAlone     = "/alone"
 	RouteKill      = "/kill"
+	RouteAwait     = "/await"
 )
 
 // AloneTime is how long other agents have to end before they are killed.
@@ -223,6 +224,19 @@ type Kill struct {
 	Nonce string `json:"nonce"`
 }
 
+// Await asks an agent to wait until others of its user have ended.
+type Await struct {
+	Nonces []string `json:"nonces,omitempty"` // these; none: all that live now
+	Except []string `json:"except,omitempty"` // but these
+	Wait   int64    `json:"wait_ms"`
+	Kill   bool     `json:"kill"` // those that have not ended then
+}
+
+// Awaited says how many of them still live.
+type Awaited struct {
+	Alive int `json:"alive"`
+}
+
 // Hello writes the first line of an agent.
 func Hello(w io.Writer, version, nonce string) error {
 	_, err := fmt.Fprintf(w, "deployhook-agent %d %s %s\n", Protocol, version, nonce)
@@ -247,24 +261,51 @@ func (e *ProtocolError) Error() string {
 // it returns. It reads byte by byte: what follows belongs to the connection.
 // An agent of another protocol is a [*ProtocolError].
 func ReadHello(r io.Reader) (version, nonce string, banner []byte, err error) {
+	banner, err = readUntil(r, func(line string) (at int, err error) {
+		version, nonce, at, err = parseHello(line)
+		return at, err
+	})
+	return version, nonce, banner, err
+}
+
+// ReadFar reads the line by which the shell of a host over SSH says, before
+// there is an agent, what it needs: the words behind mark. What a login may
+// print before it is returned.
+func ReadFar(r io.Reader, mark string) (words []string, banner []byte, err error) {
+	banner, err = readUntil(r, func(line string) (int, error) {
+		at := strings.LastIndex(line, mark)
+		if at >= 0 {
+			words = strings.Fields(line[at+len(mark):])
+		}
+		if len(words) == 0 {
+			return -1, nil
+		}
+		return at, nil
+	})
+	return words, banner, err
+}
+
+// readUntil reads lines byte by byte until one in which parse finds, at the
+// place that it gives, what is waited for; what is before that it returns. -1:
+// it is not in that line.
+func readUntil(r io.Reader, parse func(line string) (at int, err error)) (banner []byte, err error) {
 	var line []byte
 	one := make([]byte, 1)
 	for total := 0; total < BannerMost; total++ {
 		if _, err := io.ReadFull(r, one); err != nil {
-			return "", "", append(banner, line...), fmt.Errorf("no agent answered: %w", err)
+			return append(banner, line...), fmt.Errorf("no agent answered: %w", err)
 		}
 		if one[0] != '\n' {
 			line = append(line, one[0])
 			continue
 		}
-		version, nonce, at, err := parseHello(string(line))
-		if at >= 0 {
-			return version, nonce, append(banner, line[:at]...), err
+		if at, err := parse(string(line)); at >= 0 {
+			return append(banner, line[:at]...), err
 		}
 		banner = append(append(banner, line...), '\n')
 		line = nil
 	}
-	return "", "", append(banner, line...), errors.New("no agent answered within the first 64 KiB")
+	return append(banner, line...), errors.New("no agent answered within the first 64 KiB")
 }
 
 const greeting = "deployhook-agent "

@@ -165,6 +165,90 @@ func FuzzReadNames(f *testing.F) {
 	})
 }
 
+func TestPackedTreeComesBackAsItWent(t *testing.T) {
+	var b bytes.Buffer
+	z, err := wire.Pack(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := strings.Repeat("the same line\n", 300_000)
+	w := bufio.NewWriter(z)
+	if err := wire.WriteFile(w, deploy.TreeFile{Path: "a", Mode: deploy.TreePlain, Size: int64(len(content))}, strings.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(wire.EndTree(w), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len() > len(content)/100 {
+		t.Errorf("%d bytes were packed into %d", len(content), b.Len())
+	}
+	read := func(packed []byte) (string, error) {
+		u, err := wire.Unpack(bytes.NewReader(packed))
+		if err != nil {
+			return "", err
+		}
+		defer u.Close()
+		got := ""
+		err = wire.ReadTree(bufio.NewReader(u), func(_ deploy.TreeFile, r io.Reader) error {
+			c, err := io.ReadAll(r)
+			got = string(c)
+			return err
+		})
+		return got, err
+	}
+	if got, err := read(b.Bytes()); err != nil || got != content {
+		t.Errorf("%d of %d bytes came back, %v", len(got), len(content), err)
+	}
+	for n := 0; n < b.Len(); n += 1 + b.Len()/50 {
+		if _, err := read(b.Bytes()[:n]); err == nil {
+			t.Errorf("%d of %d packed bytes passed for whole", n, b.Len())
+		}
+	}
+}
+
+func FuzzUnpack(f *testing.F) {
+	for _, content := range []string{"\x00", "\x01a\x01\x03abc\x00"} {
+		var b bytes.Buffer
+		z, err := wire.Pack(&b)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if _, err := io.WriteString(z, content); err != nil {
+			f.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b.Bytes())
+	}
+	f.Add([]byte("\x28\xb5\x2f\xfd\x00\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		u, err := wire.Unpack(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		defer u.Close()
+		_ = wire.ReadTree(bufio.NewReader(u), func(f deploy.TreeFile, _ io.Reader) error {
+			if f.Path == "" || f.Size < 0 {
+				t.Errorf("got %+v", f)
+			}
+			return nil
+		})
+	})
+}
+
+func FuzzReadFar(f *testing.F) {
+	f.Add([]byte("Welcome\r\ndeployhook-far send amd64\n"))
+	f.Add([]byte("no newline deployhook-far run\ndeployhook-agent 1 0.1 abc\n"))
+	f.Add([]byte("deployhook-far \n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		words, banner, err := wire.ReadFar(bytes.NewReader(b), "deployhook-far ")
+		if err == nil && len(words) == 0 || len(banner) > wire.BannerMost {
+			t.Errorf("%q, %d bytes before it, %v", words, len(banner), err)
+		}
+	})
+}
+
 func FuzzReadFrame(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 1, 'x'})
 	f.Add([]byte{3, 0xff, 0xff, 0xff, 0xff})

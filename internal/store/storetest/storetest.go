@@ -330,14 +330,18 @@ func locks(x *suite) {
 func blocked(x *suite) {
 	id := x.accept("k1", "a", "b")
 	m := move(id, "test", 0, deploy.Queued, deploy.Running)
-	m.Locks = []string{"group g", "path local:/srv/a"}
+	m.Locks = []string{"group g", "path local:/srv/a", "path web1:/srv/a", "path web2:/srv/a"}
 	x.must(x.s.Apply(x.ctx(), m))
 	end := move(id, "test", 1, deploy.Running, deploy.Lost)
-	end.Error, end.Blocked = "error", "unfinished switch"
+	end.Error = "error"
+	end.BlockedAt = map[string]string{"path local:/srv/a": "unfinished switch", "path web2:/srv/a": "another one"}
 	x.must(x.s.Apply(x.ctx(), end))
 	act, err := x.s.Active(x.ctx())
 	x.must(err)
-	if h := act.Locks["path local:/srv/a"]; len(act.Locks) != 1 || h.Blocked != "unfinished switch" || h.Run != id {
+	if h := act.Locks["path local:/srv/a"]; len(act.Locks) != 2 || h.Blocked != "unfinished switch" || h.Run != id {
+		x.Errorf("the locks are %v", act.Locks)
+	}
+	if h := act.Locks["path web2:/srv/a"]; h.Blocked != "another one" || h.Run != id {
 		x.Errorf("the locks are %v", act.Locks)
 	}
 	x.must(x.s.FreeLock(x.ctx(), "path local:/srv/a"))

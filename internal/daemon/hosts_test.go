@@ -1,0 +1,330 @@
+package daemon_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"deployhook/internal/web"
+)
+
+func TestReleaseIsPreparedOnAllHostsAndThenSwitchedOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 3)
+	f.start(f.config(""))
+	r := f.want(f.push("one"), "succeeded")
+	f.everywhere("one")
+	var last web.Step
+	for i, h := range r.Jobs[0].Hosts {
+		if h.Name != f.hosts[i].Name || len(h.Steps) != 2 || h.Steps[1].Name != "restart" {
+			t.Fatalf("the hosts of the job are %+v", r.Jobs[0].Hosts)
+		}
+		restart := h.Steps[1]
+		for _, o := range r.Jobs[0].Hosts {
+			if restart.Started.Before(*o.Steps[0].Ended) {
+				t.Errorf("%s was restarted before %s was prepared", h.Name, o.Name)
+			}
+		}
+		if i > 0 && restart.Started.Before(*last.Ended) {
+			t.Errorf("%s was restarted beside the one before it", h.Name)
+		}
+		last = restart
+	}
+	list, err := f.client.Releases(t.Context(), "shop")
+	if err != nil || len(list) != 3 || list[0].ID != list[1].ID || list[1].ID != list[2].ID {
+		t.Errorf("the releases are %+v, %v", list, err)
+	}
+	if text := f.logOf(r.ID); strings.Contains(text, "warning") {
+		t.Errorf("the log is\n%s", text)
+	}
+}
+
+// saying says of a text that it has all of these.
+func saying(t *testing.T, text string, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if !strings.Contains(text, w) {
+			t.Errorf("%q does not say %q", text, w)
+		}
+	}
+}
+
+// states are those of the last release on each host.
+func (f *fleet) states() string {
+	f.t.Helper()
+	list, err := f.client.Releases(f.t.Context(), "shop")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var states []string
+	for _, r := range list {
+		if r.ID == list[0].ID {
+			states = append(states, r.Host+" "+string(r.State))
+		}
+	}
+	slices.Sort(states)
+	return strings.Join(states, ", ")
+}
+
+func TestHostThatFailsKeepsTheOldReleaseOnAll(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 3)
+	f.start(f.config(`
+      deploy:
+        hosts: [web1, web2, web3]
+        release: ` + f.path("srv") + `
+        steps: [ { run: 'cp index.txt built.txt; ! grep -q "bad.*$DEPLOYHOOK_HOST" index.txt' } ]
+        restart: '` + f.restarts() + `; ! grep -q "crash.*$DEPLOYHOOK_HOST" index.txt'
+`))
+	f.want(f.push("one"), "succeeded")
+
+	// It is not prepared on one: nothing is switched anywhere.
+	r := f.want(f.push("bad-web2"), "failed")
+	f.everywhere("one")
+	saying(t, why(r), "job deploy: web2: step cp index.txt built.txt", "exit status 1")
+	if got := f.restarted(0); got != "one" {
+		t.Errorf("web1 was restarted on %q", got)
+	}
+	if got := f.states(); got != "web1 bad, web2 bad, web3 bad" {
+		t.Errorf("the release is %s", got)
+	}
+	two := f.want(f.push("bad-web1-web3"), "failed")
+	saying(t, why(two), "web1: step", "; web3: step")
+
+	// It does not restart on one: all that were switched go back.
+	r = f.want(f.push("crash-web2"), "failed")
+	f.everywhere("one")
+	saying(t, why(r), "job deploy: web2: restart: exit status 1; on web1, web2 ", " is current again")
+	for i, want := range []string{"one crash-web2 one", "one crash-web2 one", "one"} {
+		if got := f.restarted(i); got != want {
+			t.Errorf("%s was restarted on %q, want %q", f.hosts[i].Name, got, want)
+		}
+	}
+	if got := f.states(); got != "web1 bad, web2 bad, web3 bad" {
+		t.Errorf("the release is %s", got)
+	}
+
+	// A rollback goes to one release on all, and puts itself back on all.
+	f.want(f.push("two"), "succeeded")
+	f.want(f.push("three"), "succeeded")
+	got, err := f.client.Rollback(t.Context(), rollback(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.want(got.Run, "succeeded")
+	f.everywhere("two")
+	root := f.hosts[1].Root
+	one := ""
+	list, err := f.client.Releases(t.Context(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range list {
+		if r.State == "live" {
+			one = r.ID // the oldest
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(root, "releases", one)); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"", one} {
+		_, err = f.client.Rollback(t.Context(), rollback(to))
+		refusal(t, err, "host web2: ")
+	}
+	f.everywhere("two")
+}
+
+func TestTestJobRunsOnAllHostsSideBySide(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	f.start(f.config(`
+      test:
+        hosts: [web1, web2, local]
+        steps:
+          - name: meet
+            run: 'touch ` + f.path("at-$DEPLOYHOOK_HOST") + `; for i in $(seq 6000); do [ -e ` + f.path("at-web1") + ` ] && [ -e ` + f.path("at-web2") + ` ] && [ -e ` + f.path("at-local") + ` ] && exit; sleep 0.01; done; exit 9'
+          - name: look
+            run: 'echo "on $DEPLOYHOOK_HOST"; cat index.txt; ! grep -q "bad.*$DEPLOYHOOK_HOST" index.txt'
+`))
+	r := f.want(f.push("one"), "succeeded")
+	for i, name := range []string{"web1", "web2", "local"} {
+		h := r.Jobs[0].Hosts[i]
+		if h.Name != name || len(h.Steps) != 2 {
+			t.Errorf("%s has %+v", name, h)
+		}
+		var lines []string
+		_, err := f.client.Lines(t.Context(), r.ID, web.LogQuery{Host: name, Step: "look"}, func(some []web.Line) error {
+			for _, l := range some {
+				lines = append(lines, l.Text)
+			}
+			return nil
+		})
+		if got := strings.Join(lines, " "); err != nil || got != "on "+name+" one" {
+			t.Errorf("%s printed %q, %v", name, got, err)
+		}
+	}
+	_, err := f.client.Lines(t.Context(), r.ID, web.LogQuery{Host: "web3"}, func([]web.Line) error { return nil })
+	refusal(t, err, `no host "web3"`)
+	r = f.want(f.push("bad-web2"), "failed")
+	saying(t, why(r), "job test: web2: step look: exit status 1")
+}
+
+func TestKilledAtAnyMomentOfASwitchTheHostsHaveOneReleaseInTheEnd(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	f.start(f.config(""))
+	live := "one"
+	f.want(f.push(live), "succeeded")
+	n := 0
+	for _, k := range []struct {
+		host   int
+		who    string
+		points []string
+		text   string // crash: the restart on web2 fails
+	}{
+		{0, "daemon", []string{"prepared-line", "before-intent", "intent-written", "linked", "phase-proving", "before-live-line", "live-line"}, "new"},
+		{1, "daemon", []string{"made", "intent-written", "linked", "phase-proving", "before-live-line", "live-line", "intent-removed"}, "new"},
+		{0, "both", []string{"linked", "live-line"}, "new"},
+		{1, "both", []string{"intent-written", "linked", "live-line"}, "new"},
+		{0, "daemon", []string{"undo-intent", "undo-linked", "undone"}, "crash-web2"},
+		{1, "daemon", []string{"undo-intent", "undo-linked", "bad-line", "undone"}, "crash-web2"},
+	} {
+		for _, point := range k.points {
+			n++
+			text := fmt.Sprintf("%s-%d", k.text, n)
+			f.failAt(k.host, k.who, point)
+			id := f.push(text)
+			f.died()
+			f.start(f.config(""))
+			r := f.ended(id)
+			want := "succeeded"
+			if strings.HasPrefix(text, "crash") {
+				want = "failed"
+			}
+			if r.State != want {
+				t.Fatalf("%s on %s at %s: the run is %s (%s)\n%s", k.who, f.hosts[k.host].Name, point, r.State, why(r), f.log)
+			}
+			if want == "succeeded" {
+				live = text
+			}
+			f.everywhere(live)
+			if t.Failed() {
+				t.Fatalf("%s on %s at %s", k.who, f.hosts[k.host].Name, point)
+			}
+		}
+	}
+}
+
+func TestAgentThatIsKilledDuringASwitchIsReopenedAndSettled(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	f.start(f.config(""))
+	f.want(f.push("one"), "succeeded")
+	live := "one"
+	for i, k := range []struct {
+		host  int
+		point string
+		state string
+	}{
+		{1, "before-intent", "failed"}, // it was not begun there, so the other goes back
+		{0, "linked", "succeeded"},
+		{1, "linked", "succeeded"},
+		{0, "live-line", "succeeded"},
+		{1, "live-line", "succeeded"},
+	} {
+		text := fmt.Sprintf("new-%d", i)
+		f.failAt(k.host, "agent", k.point)
+		r := f.want(f.push(text), k.state)
+		if k.state == "succeeded" {
+			live = text
+		} else {
+			saying(t, why(r), "web2: ", "is current again")
+		}
+		f.everywhere(live)
+		if t.Failed() {
+			t.Fatalf("%s at %s: %s", f.hosts[k.host].Name, k.point, why(r))
+		}
+	}
+}
+
+func TestHostThatIsDownFailsItsJobsAlone(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	config := f.config("") + ""
+	config = strings.Replace(config, "hosts:\n  web1", `  other:
+    on: { hook: { name: webhook } }
+    jobs: { one: { hosts: [web1], steps: [ { run: "true" } ] } }
+hosts:
+  web1`, 1)
+	f.start(config)
+	f.want(f.push("one"), "succeeded")
+	f.hosts[1].Down()
+	r := f.want(f.push("two"), "failed")
+	saying(t, why(r), "job deploy: ", "web2: ", "refuses the connection")
+	f.everywhere("one")
+	cmd := trigger("", "", false)
+	cmd.Pipeline = "other"
+	id, err := f.client.Trigger(t.Context(), cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.want(id, "succeeded")
+	_, err = f.client.Rollback(t.Context(), rollback(""))
+	refusal(t, err, "web2: ")
+	reports, err := f.client.Agents(t.Context())
+	if err != nil || len(reports) != 4 || reports[2].Error != "" || reports[2].Host != "web1" || len(reports[2].Paths) != 1 || !strings.Contains(reports[3].Error, "refuses the connection") {
+		t.Errorf("the agents are %+v, %v", reports, err)
+	}
+	f.hosts[1].Up()
+	f.want(f.push("three"), "succeeded")
+	f.everywhere("three")
+}
+
+func TestUnfinishedSwitchWaitsForAHostThatIsAway(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	f.start(f.config(""))
+	f.want(f.push("one"), "succeeded")
+	f.failAt(0, "daemon", "linked")
+	id := f.push("two")
+	f.died()
+	f.hosts[1].Down()
+	// Today's file has web2 no more: what is unfinished there is settled all the same.
+	web2 := f.hosts[1].YAML()
+	today := strings.Replace(strings.Replace(f.config(""), web2, "", 1), "[web1, web2]", "[web1]", 1)
+	f.start(today)
+	next := f.push("three")
+	f.until("the next deploy says what it waits for", func() bool {
+		w := text(f.job(next, "deploy").WaitingFor)
+		return strings.HasPrefix(w, fmt.Sprintf("web2: unfinished switch of run %d", id)) && strings.HasSuffix(w, "deployhook unlock web2:"+f.path("srv")+" --abandon")
+	})
+	_, err := f.client.Abandon(t.Context(), "web1", f.path("srv"))
+	refusal(t, err, fmt.Sprintf("run %d job deploy is using web1:", id)) // it is web2 that is waited for
+	f.hosts[1].Up()
+	f.want(id, "succeeded")
+	f.want(next, "succeeded")
+	f.wantOn("three", "two")
+	f.stop()
+	f.start(f.config(""))
+	f.want(f.push("four"), "succeeded")
+	f.everywhere("four")
+
+	// It never comes back.
+	f.failAt(0, "daemon", "linked")
+	id = f.push("five")
+	f.died()
+	f.hosts[1].Down()
+	f.start(f.config(""))
+	f.until("the host can be abandoned", func() bool {
+		_, err := f.client.Abandon(t.Context(), "web2", f.path("srv"))
+		return err == nil
+	})
+	r := f.want(id, "lost")
+	saying(t, why(r), "web2:"+f.path("srv")+" could not be reached", "was abandoned by ", "on web1 the job ended ")
+	f.hosts[1].Up()
+	f.want(f.push("six"), "succeeded")
+	f.everywhere("six")
+}
