@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/cgi"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,16 +21,12 @@ const (
 // origin is a repository that is served over HTTP, by git itself.
 type origin struct {
 	work, url string
-	server    *http.Server
+	stop      func()
 	n         int
 }
 
 // newOrigin makes a repository of so many files of so many bytes.
 func (b *bench) newOrigin(name string, files, size int) (*origin, error) {
-	program, err := exec.Command("git", "--exec-path").Output()
-	if err != nil {
-		return nil, fmt.Errorf("looking for git: %w", err)
-	}
 	root := filepath.Join(b.dir, name)
 	o := &origin{work: filepath.Join(root, "work")}
 	for i := range files {
@@ -48,31 +43,16 @@ func (b *bench) newOrigin(name string, files, size int) (*origin, error) {
 	for _, args := range [][]string{
 		{"init", "-q", "-b", "main", o.work}, {"init", "-q", "--bare", "-b", "main", bare}, {"-C", o.work, "remote", "add", "origin", bare},
 	} {
-		if err := git(args...); err != nil {
+		if _, err := gitOutput(root, args...); err != nil {
 			return nil, err
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	url, stop, err := gitServer(root)
 	if err != nil {
 		return nil, err
 	}
-	o.server = &http.Server{Handler: &cgi.Handler{
-		Path: filepath.Join(strings.TrimSpace(string(program)), "git-http-backend"),
-		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"},
-	}}
-	go func() { _ = o.server.Serve(l) }()
-	o.url = "http://" + l.Addr().String() + "/shop.git"
+	o.url, o.stop = url+"/shop.git", stop
 	return o, nil
-}
-
-func git(args ...string) error {
-	cmd := exec.Command("git", args...)
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=bench", "GIT_AUTHOR_EMAIL=bench@example.com",
-		"GIT_COMMITTER_NAME=bench", "GIT_COMMITTER_EMAIL=bench@example.com")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("git %s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return nil
 }
 
 // push pushes a commit that changes so many files, and gives its id and what
@@ -90,12 +70,12 @@ func (o *origin) push(changed int) (commit, version string, err error) {
 		}
 	}
 	for _, args := range [][]string{{"add", "-A"}, {"commit", "-q", "-m", strings.TrimSpace(version)}, {"push", "-q", "origin", "main"}} {
-		if err := git(append([]string{"-C", o.work}, args...)...); err != nil {
+		if _, err := gitOutput(o.work, args...); err != nil {
 			return "", "", err
 		}
 	}
-	out, err := exec.Command("git", "-C", o.work, "rev-parse", "HEAD").Output()
-	return strings.TrimSpace(string(out)), version, err
+	commit, err = gitOutput(o.work, "rev-parse", "HEAD")
+	return strings.TrimSpace(commit), version, err
 }
 
 // theirScript does what deployhook does for a push, in a shell: fetch, test in
@@ -125,7 +105,7 @@ func (b *bench) live() error {
 	if err != nil {
 		return err
 	}
-	defer o.server.Close()
+	defer o.stop()
 	addr, err := freeAddress()
 	if err != nil {
 		return err
@@ -236,7 +216,7 @@ func (b *bench) scripted(name string, o *origin, sync string) (*site, func(), er
 	if err := os.MkdirAll(filepath.Join(dir, "releases"), 0o755); err != nil {
 		return nil, nil, err
 	}
-	if err := git("init", "-q", "--bare", filepath.Join(dir, "mirror")); err != nil {
+	if _, err := gitOutput(dir, "init", "-q", "--bare", "mirror"); err != nil {
 		return nil, nil, err
 	}
 	script := filepath.Join(dir, "deploy.sh")

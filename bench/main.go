@@ -1,7 +1,7 @@
 // Command bench measures deployhook next to adnanh/webhook (Debian's package
 // webhook) in one run, and prints a table. adnanh/webhook verifies the same
 // signature and runs /bin/true; it stores nothing. deployhook has everything on
-// disk before it answers. With the words sizes, accepts, starts, output or live
+// disk before it answers. With the words sizes, accepts, starts, output, live or git
 // it measures only these.
 package main
 
@@ -39,6 +39,13 @@ const (
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == "started" {
 		started(os.Args[2])
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "git-export" {
+		if err := gitExport(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	if err := run(); err != nil {
@@ -80,7 +87,7 @@ func run() error {
 	for _, part := range []struct {
 		name    string
 		measure func() error
-	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}, {"live", b.live}} {
+	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}, {"live", b.live}, {"git", b.git}} {
 		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], part.name) {
 			continue
 		}

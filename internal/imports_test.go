@@ -39,7 +39,7 @@ var may = map[string][]string{
 		"internal/deploy", "systemd",
 	},
 	"demo":      {},
-	"bench":     {},
+	"bench":     {"internal/git", "internal/deploy"},
 	"internal":  {},
 	"packaging": {},
 	"systemd":   {},

@@ -14,11 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/pktline"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/transport"
-	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -40,15 +36,7 @@ func (m *Mirror) explain(ctx context.Context, err error) error {
 		}
 		return ctx.Err()
 	}
-	// The library's own wrappers cannot be seen through by errors.As.
-	var unexpected *plumbing.UnexpectedError
-	var permanent *plumbing.PermanentError
-	if errors.As(err, &unexpected) {
-		err = unexpected.Err
-	} else if errors.As(err, &permanent) {
-		err = permanent.Err
-	}
-	if errors.Is(err, transport.ErrEmptyRemoteRepository) || errors.Is(err, packp.ErrEmptyAdvRefs) {
+	if errors.Is(err, transport.ErrEmptyRemoteRepository) {
 		return fmt.Errorf("%s is empty", m.remote.Repository)
 	}
 	return fmt.Errorf("fetching %s: %s", m.remote.Repository, m.without(sentence(err)))
@@ -115,9 +103,7 @@ func ofGit(err error) string {
 	var (
 		host     *HostKeyError
 		redirect *redirectError
-		status   *githttp.Err
-		line     *pktline.ErrorLine
-		data     *packp.ErrUnexpectedData
+		status   statusError
 		said     *serverSaid
 	)
 	switch text := err.Error(); {
@@ -133,9 +119,9 @@ func ofGit(err error) string {
 		return "the server refuses this login (403): the token may not read the repository"
 	case errors.Is(err, transport.ErrRepositoryNotFound):
 		return "not found (404): the name is wrong, or the login may not see it"
-	case errors.As(err, &status) && status.Response != nil:
-		return fmt.Sprintf("the server answered %d", status.Response.StatusCode)
-	case strings.Contains(text, "object-format") || errors.Is(err, errSHA256):
+	case errors.As(err, &status):
+		return status.Error()
+	case errors.Is(err, errSHA256):
 		return errSHA256.Error()
 	case strings.Contains(text, "unable to authenticate"):
 		return "the server refuses this SSH key: add its public half as a deploy key"
@@ -143,9 +129,7 @@ func ofGit(err error) string {
 		return "the host has none of the types of key that known_hosts has for it: compare what ssh-keyscan prints with what the host's owner publishes, and add it to known_hosts"
 	case errors.As(err, &said):
 		return "the server says: " + cut(said.line)
-	case errors.As(err, &line):
-		return "the server says: " + cut(line.Text)
-	case errors.As(err, &data), errors.Is(err, packp.ErrEmptyInput), errors.Is(err, pktline.ErrInvalidPktLen):
+	case errors.Is(err, errNotGit):
 		return "what answers at this address does not speak git: is the address right?"
 	case errors.As(err, new(*ssh.ExitMissingError)):
 		return "the connection was cut"

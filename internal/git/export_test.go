@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,12 @@ const ForgeKeys = forgeKeys
 
 // Index writes the index of a pack.
 func Index(ctx context.Context, pack []byte, path string) error {
-	x, err := indexPack(ctx, bytes.NewReader(pack), int64(len(pack)))
+	in := newArriving(bytes.NewReader(pack))
+	in.copy(io.Discard, bytes.NewReader(pack))
+	x, err := indexPack(ctx, in, filepath.Dir(path))
+	if err == nil {
+		err = x.unresolved()
+	}
 	if err != nil {
 		return err
 	}

@@ -5,18 +5,16 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 )
 
@@ -25,57 +23,74 @@ import (
 // Source: git's INFINITE_DEPTH (shallow.h).
 const everything = math.MaxInt32
 
-// ask is one way of asking for a commit: what is wanted, and how deep.
-type ask func(adv *packp.AdvRefs) (wants []plumbing.Hash, depth int)
+// way is one way of asking for a commit.
+type way struct {
+	direct bool                                     // by their ids
+	wants  func(name string, id plumbing.Hash) bool // of the refs; nil: none
+	names  []string                                 // that refs begin with, of which it is asked
+	depth  int
+}
 
-// asks are tried in turn until the commit is there.
-func (m *Mirror) asks(hash plumbing.Hash, ref string) []ask {
-	depth := m.remote.Depth
-	tip := func(adv *packp.AdvRefs) []plumbing.Hash {
-		if h, ok := adv.References[fullRef(ref)]; ok && h != hash {
-			return []plumbing.Hash{h}
+// wantsMost is how many refs are asked for when nobody knows which one has the
+// commit.
+const wantsMost = 50_000
+
+// ways are tried in turn until the commit is there.
+func (m *Mirror) ways(hash plumbing.Hash, ref string) []way {
+	depth, full := m.remote.Depth, fullRef(ref)
+	tip := way{names: []string{full}, depth: depth, wants: func(name string, id plumbing.Hash) bool { return name == full && id != hash }}
+	any := way{names: []string{"refs/heads/", "refs/tags/"}, wants: func(name string, _ plumbing.Hash) bool {
+		return strings.HasPrefix(name, "refs/heads/") || strings.HasPrefix(name, "refs/tags/")
+	}}
+	// The commit itself comes first: what a ref points at every server gives,
+	// and most give others when asked by their ids.
+	list := []way{{direct: true, depth: depth}}
+	if full != "" {
+		list = append(list, tip)
+		if depth > 0 {
+			tip.depth = everything
+			list = append(list, tip)
+		}
+	}
+	if depth > 0 {
+		any.depth = everything
+	}
+	return append(list, any)
+}
+
+// wantsOf finds out what to ask a server for. Of a million refs none is kept
+// that is not asked for.
+func (w way) wantsOf(c conversation, g *greeting, hashes []plumbing.Hash) ([]plumbing.Hash, error) {
+	if w.direct && (g.v2 || g.can("allow-reachable-sha1-in-want") || g.can("allow-tip-sha1-in-want")) {
+		return hashes, nil
+	}
+	wanted := map[plumbing.Hash]bool{}
+	seen := false
+	each := func(r advertised) error {
+		seen = true
+		if w.direct && slices.Contains(hashes, r.id) || w.wants != nil && w.wants(r.name, r.id) {
+			wanted[r.id] = true
+		}
+		if len(wanted) > wantsMost {
+			return fmt.Errorf("it has more than %d branches and tags, of which none is known to have the commit", wantsMost)
 		}
 		return nil
 	}
-	list := []ask{
-		// The commit itself: what a ref points at every server gives, and most
-		// give others when asked by their ids.
-		func(adv *packp.AdvRefs) ([]plumbing.Hash, int) {
-			c := adv.Capabilities
-			if c.Supports(capability.AllowReachableSHA1InWant) || c.Supports(capability.AllowTipSHA1InWant) || advertised(adv, hash) {
-				return []plumbing.Hash{hash}, depth
-			}
-			return nil, 0
-		},
-		func(adv *packp.AdvRefs) ([]plumbing.Hash, int) { return tip(adv), depth },
-	}
-	if depth > 0 {
-		list = append(list, func(adv *packp.AdvRefs) ([]plumbing.Hash, int) { return tip(adv), everything })
-	}
-	return append(list, func(adv *packp.AdvRefs) ([]plumbing.Hash, int) {
-		var all []plumbing.Hash
-		for name, h := range adv.References {
-			if strings.HasPrefix(name, "refs/heads/") || strings.HasPrefix(name, "refs/tags/") {
-				all = append(all, h)
-			}
+	if g.v2 {
+		in, err := c.ask(g.lsRefs(w.names))
+		if err == nil {
+			err = listed(in, each)
 		}
-		if depth > 0 {
-			return all, everything
+		if err != nil {
+			return nil, err
 		}
-		return all, 0
-	})
-}
-
-func advertised(adv *packp.AdvRefs, hash plumbing.Hash) bool {
-	if adv.Head != nil && *adv.Head == hash {
-		return true
+	} else if err := g.refs(each); err != nil {
+		return nil, err
 	}
-	for _, h := range adv.References {
-		if h == hash {
-			return true
-		}
+	if !seen && len(w.names) > 1 {
+		return nil, transport.ErrEmptyRemoteRepository
 	}
-	return false
+	return slices.Collect(maps.Keys(wanted)), nil
 }
 
 // errStale is a mirror that is better fetched anew than gone on with.
@@ -90,7 +105,13 @@ func (m *Mirror) bring(ctx context.Context, hash plumbing.Hash, ref string) (str
 	}
 	defer func() { o.close() }()
 	if commit, err := o.peel(hash); !errors.Is(err, errNotHere) {
-		return commit, err // another fetch brought it
+		if err == nil {
+			m.remember(ref, plumbing.NewHash(commit)) // another fetch brought it
+		}
+		return commit, err
+	}
+	if o.lost != nil {
+		return "", o.lost
 	}
 	if edge, err := o.shallow(); err == nil && len(edge) > shallowMost {
 		return "", errStale
@@ -106,8 +127,16 @@ func (m *Mirror) bring(ctx context.Context, hash plumbing.Hash, ref string) (str
 		return m.here(hash)
 	}
 	var last error
-	for _, ask := range m.asks(hash, ref) {
-		asked, err := m.askFor(ctx, remote, o, ref, ask)
+	for _, way := range m.ways(hash, ref) {
+		hashes := []plumbing.Hash{hash}
+		if way.direct {
+			hashes = append(hashes, m.others(o, hash)...)
+		}
+		asked, err := m.askFor(ctx, remote, o, way, hashes)
+		if err != nil && len(hashes) > 1 && !isFatal(err) && ctx.Err() == nil {
+			// One that is not there keeps the others from coming.
+			asked, err = m.askFor(ctx, remote, o, way, hashes[:1])
+		}
 		if errors.Is(err, errDamaged) {
 			return "", err
 		}
@@ -115,7 +144,7 @@ func (m *Mirror) bring(ctx context.Context, hash plumbing.Hash, ref string) (str
 			return "", m.explain(ctx, err)
 		}
 		last = err // servers refuse single commits in many words
-		if !asked {
+		if !asked || err != nil {
 			continue
 		}
 		o.close()
@@ -141,96 +170,70 @@ func (m *Mirror) gone(hash plumbing.Hash) error {
 }
 
 // askFor asks once. asked says whether there was anything to ask for.
-func (m *Mirror) askFor(ctx context.Context, remote connector, o *objects, ref string, ask ask) (asked bool, err error) {
+func (m *Mirror) askFor(ctx context.Context, remote connector, o *objects, way way, hashes []plumbing.Hash) (asked bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s, err := remote.connect(ctx)
+	c, err := remote.connect(ctx)
 	if err != nil {
 		return false, err
 	}
-	defer s.Close()
-	adv, err := s.AdvertisedReferencesContext(ctx)
+	defer c.close()
+	g, err := c.greet()
 	if err != nil {
-		return false, err
+		return false, c.failed(err)
 	}
-	wants, depth := ask(adv)
-	if len(wants) == 0 {
-		return false, nil
+	wants, err := way.wantsOf(c, g, hashes)
+	if err != nil || len(wants) == 0 {
+		return false, c.failed(err)
 	}
 	edge, err := o.shallow()
 	if err != nil {
 		return false, err
 	}
-	haves := m.haves(o)
+	q := &request{wants: wants, haves: m.haves(o), depth: way.depth, shallows: slices.Collect(maps.Keys(edge))}
 	switch {
-	case len(edge) == 0 && len(haves) > 0:
-		depth = 0 // whole, and stays so: only what is new is sent anyway
-	case len(edge) > 0 && depth == 0:
-		depth = everything
-	case depth == everything && len(edge) == 0:
-		depth = 0
+	case len(edge) == 0 && len(q.haves) > 0:
+		q.depth = 0 // whole, and stays so: only what is new is sent anyway
+	case len(edge) > 0 && q.depth == 0:
+		q.depth = everything
+	case q.depth == everything && len(edge) == 0:
+		q.depth = 0
 	}
-	req := packp.NewUploadPackRequestFromCapabilities(adv.Capabilities)
-	req.Wants, req.Haves, req.Depth = wants, haves, packp.DepthCommits(depth)
-	for h := range edge {
-		req.Shallows = append(req.Shallows, h)
+	if (q.depth > 0 || len(edge) > 0) && !g.can("shallow") && !g.canFetch("shallow") {
+		return false, errors.New("the server does not support depth")
 	}
-	if depth > 0 || len(edge) > 0 {
-		if !adv.Capabilities.Supports(capability.Shallow) {
-			return false, errors.New("the server does not support depth")
-		}
-		if err := req.Capabilities.Set(capability.Shallow); err != nil {
-			return false, err
-		}
-	}
-	if adv.Capabilities.Supports(capability.NoProgress) {
-		if err := req.Capabilities.Set(capability.NoProgress); err != nil {
-			return false, err
-		}
-	}
-	if req.IsEmpty() {
+	if q.depth == 0 && !slices.ContainsFunc(wants, func(h plumbing.Hash) bool { return !o.has(h) }) {
 		return false, nil // all of it is here
 	}
-	res, err := s.UploadPack(ctx, req)
-	if errors.Is(err, transport.ErrEmptyUploadPackRequest) { // the library's word for an empty answer
-		err = io.ErrUnexpectedEOF
-	}
+	in, err := c.ask(q.encode(g))
 	if err != nil {
-		return true, err
+		return true, c.failed(err)
 	}
-	defer res.Close()
+	a, err := readAnswer(in, g.v2)
+	if err != nil {
+		return true, c.failed(err)
+	}
 	// Shallow commits are known as such before they are here, and forgotten
 	// after their parents are: a crash between leaves a history that is called
 	// shorter than it is, never longer.
-	for _, h := range res.Shallows {
+	for _, h := range a.shallow {
 		edge[h] = true
 	}
-	if len(res.Shallows) > 0 {
+	if len(a.shallow) > 0 {
 		if err := o.setShallow(edge); err != nil {
 			return true, err
 		}
 	}
-	if err := receive(ctx, m.dir, demuxed(req, res)); err != nil {
+	if err := receive(ctx, m.dir, a.pack, cancel, &o.packs); err != nil {
 		return true, &halfway{err}
 	}
-	return true, m.mend(edge, res.Unshallows)
+	return true, m.mend(edge, a.unshallow)
 }
 
 // halfway is a failure after the server agreed to send what was asked for.
 type halfway struct{ error }
 
 func (h *halfway) Unwrap() error { return h.error }
-
-// demuxed is the pack in a response.
-func demuxed(req *packp.UploadPackRequest, res io.Reader) io.Reader {
-	switch {
-	case req.Capabilities.Supports(capability.Sideband64k):
-		return sideband.NewDemuxer(sideband.Sideband64k, res)
-	case req.Capabilities.Supports(capability.Sideband):
-		return sideband.NewDemuxer(sideband.Sideband, res)
-	}
-	return res
-}
 
 // mend takes from the list of shallow commits those whose parents are here.
 func (m *Mirror) mend(edge map[plumbing.Hash]bool, gone []plumbing.Hash) error {

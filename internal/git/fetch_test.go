@@ -113,7 +113,8 @@ func TestDepthCutsTheHistoryAndUnknownAncestryIsSaid(t *testing.T) {
 func TestDepthAndServerThatRefusesUnadvertisedObjects(t *testing.T) {
 	r := newRepo(t)
 	list := r.history(5)
-	m := overHTTP(t, r, 1)
+	s := serveOld(t, filepath.Dir(r.dir))
+	m := mirrors(t).Mirror(git.Remote{Repository: "example.com/r", URL: s.URL + "/" + filepath.Base(r.dir) + "/.git", Depth: 1})
 	if got, err := m.Fetch(t.Context(), list[1], "refs/heads/main"); got != list[1] || err != nil {
 		t.Fatalf("three commits behind the tip: %s, %v", got, err)
 	}

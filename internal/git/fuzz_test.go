@@ -88,15 +88,15 @@ func FuzzPack(f *testing.F) {
 			return
 		}
 		dir := t.TempDir()
-		packs := filepath.Join(dir, "objects", "pack")
-		if err := os.MkdirAll(packs, 0o755); err != nil {
+		dirOfPacks := filepath.Join(dir, "objects", "pack")
+		if err := os.MkdirAll(dirOfPacks, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		h := plumbing.NewHasher(plumbing.BlobObject, 0)
 		h.Hash.Reset()
 		h.Hash.Write(b)
-		err := receive(t.Context(), dir, bytes.NewReader(h.Hash.Sum(b)))
-		left, gerr := filepath.Glob(filepath.Join(packs, "*"))
+		err := receive(t.Context(), dir, bytes.NewReader(h.Hash.Sum(b)), func() {}, &packs{})
+		left, gerr := filepath.Glob(filepath.Join(dirOfPacks, "*"))
 		if gerr != nil {
 			t.Fatal(gerr)
 		}
@@ -107,9 +107,11 @@ func FuzzPack(f *testing.F) {
 			if len(left) != 2 {
 				t.Errorf("a pack leaves %v", left)
 			}
-			if err := whole(dir); err != nil {
-				t.Error(err)
+			list, lost, err := openPacks(dir, 2)
+			if lost != nil || err != nil {
+				t.Error(lost, err)
 			}
+			closePacks(list)
 		}
 	})
 }

@@ -101,7 +101,19 @@ func serve(t testing.TB, root, password string) *httptest.Server {
 	return s
 }
 
-// everywhere runs a test over a path and over HTTP.
+// serveOld serves as servers do that know only protocol 0.
+func serveOld(t testing.TB, root string) *httptest.Server {
+	t.Helper()
+	h := serve(t, root, "").Config.Handler
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Git-Protocol")
+		h.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// everywhere runs a test over a path and over HTTP, in both protocols.
 func everywhere(t *testing.T, r *repo, fn func(t *testing.T, m *git.Mirror)) {
 	t.Helper()
 	t.Run("path", func(t *testing.T) {
@@ -109,6 +121,10 @@ func everywhere(t *testing.T, r *repo, fn func(t *testing.T, m *git.Mirror)) {
 	})
 	t.Run("http", func(t *testing.T) {
 		s := serve(t, filepath.Dir(r.dir), "")
+		fn(t, mirrors(t).Mirror(git.Remote{Repository: "example.com/r", URL: s.URL + "/" + filepath.Base(r.dir) + "/.git"}))
+	})
+	t.Run("protocol 0", func(t *testing.T) {
+		s := serveOld(t, filepath.Dir(r.dir))
 		fn(t, mirrors(t).Mirror(git.Remote{Repository: "example.com/r", URL: s.URL + "/" + filepath.Base(r.dir) + "/.git"}))
 	})
 }
@@ -205,7 +221,7 @@ func TestServerThatRefusesUnadvertisedObjects(t *testing.T) {
 	away := r.commit("z", "z")
 	r.git("checkout", "-q", "main")
 	r.git("branch", "-D", "away")
-	s := serve(t, filepath.Dir(r.dir), "")
+	s := serveOld(t, filepath.Dir(r.dir))
 	m := mirrors(t).Mirror(git.Remote{Repository: "example.com/r", URL: s.URL + "/" + filepath.Base(r.dir) + "/.git"})
 	if got, err := m.Fetch(t.Context(), first, "refs/heads/main"); got != first || err != nil {
 		t.Errorf("a commit behind the tip: %s, %v", got, err)

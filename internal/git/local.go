@@ -12,7 +12,6 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 )
 
@@ -20,7 +19,7 @@ import (
 // process: git-upload-pack is never run.
 type local string
 
-func (l local) connect(context.Context) (transport.UploadPackSession, error) {
+func (l local) connect(context.Context) (conversation, error) {
 	return nil, errors.New("a path is read, not connected to")
 }
 
@@ -46,44 +45,49 @@ func (l local) open() (*objects, error) {
 		case strings.Contains(conf, "refstorage=reftable"):
 			return nil, errors.New("it keeps its refs as reftable, which is not supported")
 		}
-		return &objects{Storage: storage(dir), dir: dir}, nil
+		return foreign(dir), nil
 	}
 	return nil, errors.New("there is no git repository at clone_url")
 }
 
-func (l local) refs(context.Context) (*packp.AdvRefs, error) {
+// refs gives its refs, HEAD as well.
+func (l local) refs(fn func(advertised) error) error {
 	o, err := l.open()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer o.close()
 	iter, err := o.IterReferences()
 	if err != nil {
-		return nil, fmt.Errorf("its refs cannot be read: %s", cut(err.Error()))
+		return fmt.Errorf("its refs cannot be read: %s", cut(err.Error()))
 	}
-	adv := packp.NewAdvRefs()
+	head, herr := o.Reference(plumbing.HEAD)
+	some := false
+	give := func(r advertised) error {
+		some = true
+		return fn(r)
+	}
 	err = iter.ForEach(func(r *plumbing.Reference) error {
-		if r.Type() == plumbing.HashReference && r.Name() != plumbing.HEAD {
-			adv.References[r.Name().String()] = r.Hash()
+		if r.Type() != plumbing.HashReference || r.Name() == plumbing.HEAD {
+			return nil
 		}
-		return nil
+		if herr == nil && head.Type() == plumbing.SymbolicReference && head.Target() == r.Name() {
+			if err := give(advertised{name: "HEAD", id: r.Hash(), target: head.Target().String()}); err != nil {
+				return err
+			}
+		}
+		return give(advertised{name: r.Name().String(), id: r.Hash()})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("its refs cannot be read: %s", cut(err.Error()))
+		return fmt.Errorf("its refs cannot be read: %s", cut(err.Error()))
 	}
-	if head, err := o.Reference(plumbing.HEAD); err == nil {
-		hash := head.Hash()
-		if head.Type() == plumbing.SymbolicReference {
-			hash = adv.References[head.Target().String()]
-		}
-		if !hash.IsZero() {
-			adv.Head = &hash
-		}
+	if herr == nil && head.Type() == plumbing.HashReference {
+		return give(advertised{name: "HEAD", id: head.Hash()})
 	}
-	if len(adv.References) == 0 && adv.Head == nil {
-		return nil, transport.ErrEmptyRemoteRepository
+	if !some {
+		return transport.ErrEmptyRemoteRepository
 	}
-	return adv, nil
+	return nil
 }
 
 // copyFrom copies a commit, or a tag, and all that is before it, to the mirror.
@@ -101,7 +105,7 @@ func (m *Mirror) copyFrom(ctx context.Context, path string, to *objects, hash pl
 	}
 	c := &copier{ctx: ctx, from: from, to: to, edge: edge, seen: map[plumbing.Hash]bool{}}
 	if !from.has(hash) {
-		if _, err := local(path).refs(ctx); err != nil {
+		if err := local(path).refs(func(advertised) error { return nil }); err != nil {
 			return m.explain(ctx, err)
 		}
 		return m.gone(hash)

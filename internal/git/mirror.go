@@ -46,6 +46,43 @@ type place struct {
 	lock    chan struct{} // held by who writes to the directory
 	renewed atomic.Int64  // how often it was made anew
 	suspect atomic.Bool   // something in it could not be read
+
+	mu      sync.Mutex
+	waiting map[plumbing.Hash]int // commits that are waited for, and by how many
+}
+
+// wait notes that somebody waits for a commit, until the function is called
+// that it gives.
+func (p *place) wait(hash plumbing.Hash) func() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting == nil {
+		p.waiting = map[plumbing.Hash]int{}
+	}
+	p.waiting[hash]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.waiting[hash]--; p.waiting[hash] == 0 {
+			delete(p.waiting, hash)
+		}
+	}
+}
+
+// togetherMost is how many commits are fetched at once.
+const togetherMost = 100
+
+// others are the commits that others wait for and that are not here: many
+// pushes at once are one fetch.
+func (p *place) others(o *objects, hash plumbing.Hash) (list []plumbing.Hash) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for h := range p.waiting {
+		if h != hash && !o.has(h) && len(list) < togetherMost {
+			list = append(list, h)
+		}
+	}
+	return list
 }
 
 // Names of a mirror that was found damaged, and is kept until the new one is
@@ -113,6 +150,8 @@ func (m *Mirror) Fetch(ctx context.Context, sha, ref string) (string, error) {
 			return commit, m.named(err)
 		}
 	}
+	done := m.wait(hash)
+	defer done()
 	if err := m.hold(ctx); err != nil {
 		return "", err
 	}

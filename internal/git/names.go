@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +23,9 @@ type refName struct {
 	tagged    int64 // seconds, of an annotated tag; 0 = not known
 }
 
+// namesMost is how many names of commits are kept in memory to describe one.
+const namesMost = 100_000
+
 // refNames asks the remote for its branches and tags, by name, and for what
 // HEAD points to.
 func (m *Mirror) refNames(ctx context.Context) (list []refName, head string, err error) {
@@ -35,39 +35,35 @@ func (m *Mirror) refNames(ctx context.Context) (list []refName, head string, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	adv, err := remote.refs(ctx)
-	if err != nil {
-		return nil, "", m.explain(ctx, err)
-	}
 	var source *objects // tags can be read
 	if path, ok := remote.(local); ok {
 		if source, err = path.open(); err == nil {
 			defer source.close()
-			if b, err := os.ReadFile(filepath.Join(source.dir, "HEAD")); err == nil {
-				head, _ = strings.CutPrefix(strings.TrimSpace(string(b)), "ref: ")
-			}
 		}
 	}
-	for _, s := range adv.Capabilities.Get("symref") {
-		if target, ok := symref(s); ok {
-			head = target
+	_, err = m.eachRef(ctx, []string{"HEAD", "refs/heads/", "refs/tags/"}, func(a advertised) error {
+		if a.name == "HEAD" {
+			head = a.target
+			return nil
 		}
-	}
-	for name, h := range adv.References {
-		if !strings.HasPrefix(name, "refs/heads/") && !strings.HasPrefix(name, "refs/tags/") {
-			continue
+		if len(list) == namesMost {
+			return fmt.Errorf("there are more than %d branches and tags", namesMost)
 		}
-		r := refName{name: name, commit: h}
-		if peeled, ok := adv.Peeled[name]; ok {
-			r.commit, r.annotated = peeled, true
-		} else if source != nil && strings.HasPrefix(name, "refs/tags/") {
-			if tag, err := source.tag(h); err == nil && tag.Target != h && !tag.Target.IsZero() {
-				if c, err := source.peel(h); err == nil {
+		r := refName{name: a.name, commit: a.id}
+		if !a.peeled.IsZero() {
+			r.commit, r.annotated = a.peeled, true
+		} else if source != nil && strings.HasPrefix(a.name, "refs/tags/") {
+			if tag, err := source.tag(a.id); err == nil && tag.Target != a.id && !tag.Target.IsZero() {
+				if c, err := source.peel(a.id); err == nil {
 					r.commit, r.annotated, r.tagged = plumbing.NewHash(c), true, tag.Tagger.When.Unix()
 				}
 			}
 		}
 		list = append(list, r)
+		return nil
+	})
+	if err != nil {
+		return nil, "", err
 	}
 	slices.SortFunc(list, func(a, b refName) int { return cmp.Compare(a.name, b.name) })
 	return list, head, nil
@@ -100,51 +96,34 @@ func decorated(list []refName, head string, commit plumbing.Hash) []string {
 func (o *objects) abbreviate(h plumbing.Hash, digits int) (string, error) {
 	id := h.String()
 	if digits = min(digits, len(id)); digits < 0 {
-		n, err := o.approximately()
+		packed := uint64(0)
+		for _, p := range o.list {
+			packed += uint64(p.n)
+		}
+		digits = max((bits.Len64(packed)+1)/2, abbreviated)
+	}
+	var others []plumbing.Hash
+	for _, p := range o.list {
+		beside, err := p.beside(h)
 		if err != nil {
 			return "", err
 		}
-		digits = max((bits.Len64(n)+1)/2, abbreviated)
+		others = append(others, beside...)
 	}
-	others, err := o.HashesWithPrefix(h[:digits/2])
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", errDamaged, err)
+	if o.Storage != nil {
+		loose, err := o.HashesWithPrefix(h[:digits/2])
+		if err != nil {
+			return "", fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		others = append(others, loose...)
 	}
 	for _, other := range others {
-		if other == h {
-			continue
-		}
 		s := other.String()
-		for digits < len(id) && s[:digits] == id[:digits] {
+		for other != h && digits < len(id) && s[:digits] == id[:digits] {
 			digits++
 		}
 	}
 	return id[:digits], nil
-}
-
-// approximately counts the packed objects, by the last number of the table at
-// the beginning of each index.
-func (o *objects) approximately() (uint64, error) {
-	const last = 8 + 255*4
-	files, err := filepath.Glob(filepath.Join(o.dir, "objects", "pack", "*.idx"))
-	if err != nil {
-		return 0, err
-	}
-	sum := uint64(0)
-	for _, name := range files {
-		f, err := os.Open(name)
-		if err != nil {
-			continue // it was made one with others
-		}
-		var b [4]byte
-		_, err = f.ReadAt(b[:], last)
-		f.Close()
-		if err != nil {
-			return 0, fmt.Errorf("%w: %s", errDamaged, filepath.Base(name))
-		}
-		sum += uint64(binary.BigEndian.Uint32(b[:]))
-	}
-	return sum, nil
 }
 
 // candidatesMost is how many tags git describe compares.

@@ -1,12 +1,12 @@
 package git
 
 import (
-	"bytes"
 	"crypto/sha1" // git's ids are SHA-1
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	cacheBytes  = 16 << 20  // objects kept in memory while others are read
+	cacheBytes  = 8 << 20   // bases of deltas that are kept in memory
 	streamAbove = 4 << 20   // a file above it is never held in memory whole
 	objectMost  = 256 << 20 // bytes of a commit, tag or directory
 	packsOpen   = 64        // files
@@ -27,9 +27,11 @@ const (
 
 // objects are those of a mirror, as they were when it was opened.
 type objects struct {
-	*filesystem.Storage
-	dir string
-	buf bytes.Buffer // what read gives
+	*filesystem.Storage // what is not packed, in a repository that others keep; nil in a mirror
+	packs
+	dir  string
+	lost error  // of packs that could not be opened
+	buf  []byte // what read gives
 }
 
 // open opens the mirror on disk.
@@ -46,37 +48,28 @@ func (m *Mirror) open() (*objects, error) {
 			return nil, fmt.Errorf("%w: %s is empty", errDamaged, name)
 		}
 	}
-	if err := whole(m.dir); err != nil {
+	list, lost, err := openPacks(m.dir, math.MaxInt)
+	if err != nil {
 		return nil, err
 	}
-	return &objects{Storage: storage(m.dir), dir: m.dir}, nil
+	return &objects{packs: packs{tmp: filepath.Join(m.dir, "objects", "pack"), list: list}, dir: m.dir, lost: lost}, nil
 }
 
-// storage reads a repository as it is now: the files in it are listed once, and
-// not looked for at every object.
-func storage(dir string) *filesystem.Storage {
-	return filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(cacheBytes),
-		filesystem.Options{ExclusiveAccess: true, LargeObjectThreshold: streamAbove, MaxOpenDescriptors: packsOpen})
+// foreign opens a repository that others keep. Packs that cannot be opened are
+// left to the library.
+func foreign(dir string) *objects {
+	o := &objects{dir: dir, Storage: filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(cacheBytes),
+		filesystem.Options{ExclusiveAccess: true, LargeObjectThreshold: streamAbove, MaxOpenDescriptors: packsOpen})}
+	// What cannot be opened, the library may still find elsewhere.
+	o.list, _, _ = openPacks(dir, packsOpen)
+	return o
 }
 
-func (o *objects) close() { _ = o.Storage.Close() }
-
-// whole finds packs that a crash or a full disk left empty: the library would
-// stumble over them at any object.
-func whole(dir string) error {
-	const least = 32 // bytes: header and checksum
-	packs, err := filepath.Glob(filepath.Join(dir, "objects", "pack", "*.pack"))
-	if err != nil {
-		return err
+func (o *objects) close() {
+	closePacks(o.list)
+	if o.Storage != nil {
+		_ = o.Storage.Close()
 	}
-	for _, p := range packs {
-		for _, name := range []string{p, strings.TrimSuffix(p, ".pack") + ".idx"} {
-			if st, err := os.Stat(name); err != nil || st.Size() < least {
-				return fmt.Errorf("%w: %s", errDamaged, filepath.Base(name))
-			}
-		}
-	}
-	return nil
 }
 
 // openOrMake opens the mirror, or makes it. The lock is held.
@@ -108,6 +101,19 @@ var errNotHere = errors.New("it is not here")
 
 // object finds an object. An error is [errNotHere] or [errDamaged].
 func (o *objects) object(hash plumbing.Hash) (plumbing.EncodedObject, error) {
+	f, err := o.find(hash)
+	if err != nil {
+		return nil, fmt.Errorf("object %s: %w", hash, err)
+	}
+	if f != nil {
+		return f, nil
+	}
+	switch {
+	case o.lost != nil:
+		return nil, fmt.Errorf("object %s: %w", hash, o.lost)
+	case o.Storage == nil:
+		return nil, fmt.Errorf("object %s: %w", hash, errNotHere)
+	}
 	obj, err := o.EncodedObject(plumbing.AnyObject, hash)
 	if errors.Is(err, plumbing.ErrObjectNotFound) {
 		return nil, fmt.Errorf("object %s: %w", hash, errNotHere)
@@ -121,11 +127,37 @@ func (o *objects) object(hash plumbing.Hash) (plumbing.EncodedObject, error) {
 // read gives an object's content, which is valid until the next read, held
 // against its id: what is deployed is what was pushed, whatever the disk says.
 func (o *objects) read(hash plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+	kind, b, err := o.take(hash, o.buf, objectMost)
+	if cap(b) > cap(o.buf) && cap(b) <= streamAbove {
+		o.buf = b
+	}
+	return kind, b, err
+}
+
+// take is read for any goroutine: the content is in buf when that has the room,
+// and has room bytes at most. [errLarge]: there are more.
+func (o *objects) take(hash plumbing.Hash, buf []byte, room int64) (kind plumbing.ObjectType, b []byte, err error) {
+	p, at, err := o.locate(hash)
+	if p != nil && err == nil {
+		kind, b, err = o.load(p, at, buf, min(room, memoryMost))
+		if err == nil {
+			return kind, b, newVerifier(nil, kind, int64(len(b)), hash).all(b)
+		}
+		if errors.Is(err, errLarge) && room <= memoryMost {
+			return kind, nil, err
+		}
+	}
+	if err != nil && !errors.Is(err, errLarge) {
+		return 0, nil, fmt.Errorf("object %s: %w", hash, err)
+	}
 	obj, err := o.object(hash)
 	if err != nil {
 		return 0, nil, err
 	}
-	b, err := o.content(obj, hash)
+	if obj.Size() > room {
+		return obj.Type(), nil, errLarge
+	}
+	b, err = o.content(obj, hash)
 	return obj.Type(), b, err
 }
 
@@ -138,19 +170,19 @@ func (o *objects) content(obj plumbing.EncodedObject, hash plumbing.Hash) ([]byt
 		return nil, fmt.Errorf("%w: object %s: %w", errDamaged, hash, err)
 	}
 	defer r.Close()
-	o.buf.Reset()
-	o.buf.Grow(int(obj.Size()) + bytes.MinRead)
-	if _, err := o.buf.ReadFrom(r); err != nil {
+	b := make([]byte, obj.Size())
+	if _, err := io.ReadFull(r, b); err != nil {
 		return nil, fmt.Errorf("%w: object %s: %w", errDamaged, hash, err)
 	}
-	v := newVerifier(nil, obj.Type(), obj.Size(), hash)
-	v.sum.Write(o.buf.Bytes())
-	return o.buf.Bytes(), v.check()
+	return b, newVerifier(nil, obj.Type(), obj.Size(), hash).all(b)
 }
 
 // has says whether an object is here, without reading it. The library's own
 // HasEncodedObject does not find what is packed when files are listed once.
 func (o *objects) has(hash plumbing.Hash) bool {
+	if p, _, err := o.locate(hash); p != nil || err != nil || o.Storage == nil {
+		return p != nil && err == nil
+	}
 	_, err := o.size(hash)
 	return err == nil
 }
@@ -174,6 +206,12 @@ func (v *verifier) check() error {
 		return fmt.Errorf("%w: object %s has another content", errDamaged, v.want)
 	}
 	return nil
+}
+
+// all checks a content that is in memory.
+func (v *verifier) all(b []byte) error {
+	v.sum.Write(b)
+	return v.check()
 }
 
 func (v *verifier) Read(p []byte) (int, error) {
@@ -313,12 +351,9 @@ func writeFile(path, text string) error {
 
 // size gives an object's size in bytes without reading it.
 func (o *objects) size(hash plumbing.Hash) (int64, error) {
-	size, err := o.EncodedObjectSize(hash)
-	if errors.Is(err, plumbing.ErrObjectNotFound) {
-		return 0, fmt.Errorf("object %s: %w", hash, errNotHere)
-	}
+	obj, err := o.object(hash)
 	if err != nil {
-		return 0, fmt.Errorf("%w: object %s: %w", errDamaged, hash, err)
+		return 0, err
 	}
-	return size, nil
+	return obj.Size(), nil
 }

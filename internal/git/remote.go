@@ -1,21 +1,21 @@
 package git
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/transport"
-	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 )
 
 const (
@@ -38,8 +38,18 @@ func atomicDuration(d time.Duration) *atomic.Int64 {
 // connector is one remote, with the keys it is reached with.
 type connector interface {
 	// connect begins a conversation, which ends with ctx.
-	connect(ctx context.Context) (transport.UploadPackSession, error)
-	refs(ctx context.Context) (*packp.AdvRefs, error)
+	connect(ctx context.Context) (conversation, error)
+}
+
+// conversation is one with a server.
+type conversation interface {
+	greet() (*greeting, error)
+	// ask sends a request and gives the answer. Over HTTP each is one of its
+	// own; otherwise they follow each other.
+	ask(body []byte) (*packets, error)
+	// failed says what an error of the other methods, or of reading, means.
+	failed(err error) error
+	close() error
 }
 
 // connector reads the remote's address and keys, without asking it.
@@ -53,11 +63,11 @@ func (m *Mirror) connector() (connector, error) {
 	}
 	switch ep.Protocol {
 	case "http", "https":
-		w := web{ep: ep}
+		w := web{ep: ep, user: ep.User, password: ep.Password}
 		if m.remote.Token != "" {
-			w.auth = &githttp.BasicAuth{Username: m.remote.Username, Password: m.remote.Token}
-			if w.auth.Username == "" {
-				w.auth.Username = "x-access-token"
+			w.user, w.password = m.remote.Username, m.remote.Token
+			if w.user == "" {
+				w.user = "x-access-token"
 			}
 		}
 		return w, nil
@@ -71,30 +81,32 @@ func (m *Mirror) connector() (connector, error) {
 
 // web is a remote over HTTP.
 type web struct {
-	ep   *transport.Endpoint
-	auth *githttp.BasicAuth // nil: none
+	ep             *transport.Endpoint
+	user, password string // both empty: none
 }
 
-func (w web) refs(ctx context.Context) (*packp.AdvRefs, error) { return refs(ctx, w) }
-
-func (w web) connect(context.Context) (transport.UploadPackSession, error) {
-	ep := *w.ep // the session changes it when it is redirected
-	var auth transport.AuthMethod
-	if w.auth != nil {
-		auth = w.auth
+func (w web) connect(ctx context.Context) (conversation, error) {
+	home := &url.URL{Scheme: w.ep.Protocol, Host: w.ep.Host, Path: w.ep.Path}
+	if w.ep.Port != 0 {
+		home.Host = net.JoinHostPort(strings.Trim(w.ep.Host, "[]"), strconv.Itoa(w.ep.Port))
 	}
-	s, err := webClient.NewUploadPackSession(&ep, auth)
-	if err != nil {
-		return nil, err
+	if path, query, ok := strings.Cut(w.ep.Path, "?"); ok {
+		home.Path, home.RawQuery = path, query
 	}
-	return &webSession{UploadPackSession: s, home: *w.ep, now: &ep}, nil
+	if path, err := url.PathUnescape(home.Path); err == nil {
+		home.Path, home.RawPath = path, home.Path
+	}
+	home.Path, home.RawPath = strings.TrimSuffix(home.Path, "/"), strings.TrimSuffix(home.RawPath, "/")
+	return &webTalk{ctx: ctx, web: w, home: home, at: home}, nil
 }
 
-// webSession says where it was redirected to when that is where it failed.
-type webSession struct {
-	transport.UploadPackSession
-	home transport.Endpoint
-	now  *transport.Endpoint
+// webTalk is a conversation over HTTP.
+type webTalk struct {
+	ctx      context.Context
+	web      web
+	home, at *url.URL // where it was sent to, and where it was redirected to
+	v2       bool
+	open     []io.Closer
 }
 
 // redirectError is a failure at another host than the one that was asked:
@@ -107,24 +119,135 @@ type redirectError struct {
 func (e *redirectError) Error() string { return "redirected to " + e.host + ": " + e.err.Error() }
 func (e *redirectError) Unwrap() error { return e.err }
 
-func (s *webSession) AdvertisedReferencesContext(ctx context.Context) (*packp.AdvRefs, error) {
-	adv, err := s.UploadPackSession.AdvertisedReferencesContext(ctx)
-	return adv, s.moved(err)
+const infoRefs = "/info/refs"
+
+func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
+
+func (t *webTalk) close() error {
+	var errs []error
+	for _, c := range t.open {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
 }
 
-func (s *webSession) UploadPack(ctx context.Context, req *packp.UploadPackRequest) (*packp.UploadPackResponse, error) {
-	res, err := s.UploadPackSession.UploadPack(ctx, req)
-	return res, s.moved(err)
+// do sends a request, with the login only to where it is meant for.
+func (t *webTalk) do(method, path string, body []byte) (*http.Response, error) {
+	u := *t.at
+	u.Path += path
+	if u.RawPath != "" {
+		u.RawPath += path
+	}
+	if method == http.MethodGet {
+		q := u.Query()
+		q.Set("service", "git-upload-pack")
+		u.RawQuery = q.Encode()
+	}
+	req, err := http.NewRequestWithContext(t.ctx, method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", "git/"+agent) // GitHub and others look for git/
+	if method == http.MethodGet || t.v2 {
+		req.Header.Set("Git-Protocol", "version=2")
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
+		req.Header.Set("Accept", "application/x-git-upload-pack-result")
+	}
+	if (t.web.user != "" || t.web.password != "") && origin(t.at) == origin(t.home) {
+		req.SetBasicAuth(t.web.user, t.web.password)
+	}
+	res, err := webClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	t.open = append(t.open, res.Body)
+	switch res.StatusCode {
+	case http.StatusOK:
+		return res, nil
+	case http.StatusUnauthorized:
+		err = transport.ErrAuthenticationRequired
+	case http.StatusForbidden:
+		err = transport.ErrAuthorizationFailed
+	case http.StatusNotFound:
+		err = transport.ErrRepositoryNotFound
+	default:
+		err = statusError(res.StatusCode)
+	}
+	if to := res.Request.URL; origin(to) != origin(t.home) {
+		err = &redirectError{to.Hostname(), err}
+	}
+	return nil, err
 }
 
-func (s *webSession) moved(err error) error {
-	if err != nil && (s.now.Host != s.home.Host || s.now.Port != s.home.Port) {
-		return &redirectError{host: s.now.Host, err: err}
+// statusError is an answer of HTTP that means nothing else.
+type statusError int
+
+func (e statusError) Error() string { return fmt.Sprintf("the server answered %d", int(e)) }
+
+func (t *webTalk) greet() (*greeting, error) {
+	res, err := t.do(http.MethodGet, infoRefs, nil)
+	if err != nil {
+		return nil, err
+	}
+	to := *res.Request.URL
+	if !strings.HasSuffix(to.Path, infoRefs) {
+		return nil, errNotGit
+	}
+	to.Path, to.RawPath, to.RawQuery = strings.TrimSuffix(to.Path, infoRefs), strings.TrimSuffix(to.RawPath, infoRefs), t.home.RawQuery
+	t.at = &to
+	g, err := greet(newPackets(io.LimitReader(res.Body, refsMost)))
+	if err == io.EOF {
+		err = errNotGit
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.v2 = g.v2
+	return g, nil
+}
+
+func (t *webTalk) ask(body []byte) (*packets, error) {
+	res, err := t.do(http.MethodPost, "/git-upload-pack", body)
+	if err != nil {
+		return nil, err
+	}
+	return newPackets(res.Body), nil
+}
+
+// failed says where it was redirected to when that is where it failed.
+func (t *webTalk) failed(err error) error {
+	if err != nil && origin(t.at) != origin(t.home) && !errors.As(err, new(*redirectError)) {
+		return &redirectError{t.at.Hostname(), err}
 	}
 	return err
 }
 
-var webClient = githttp.NewClient(&http.Client{Transport: bounded{&http.Transport{
+// errRedirect is a redirect that is not followed.
+var errRedirect = errors.New("the server redirects to where no git server can be")
+
+// followed says which redirects are followed: those of the first request of a
+// conversation, and never out of TLS.
+func followed(req *http.Request, via []*http.Request) error {
+	const most = 10
+	first, last := via[0], via[len(via)-1]
+	switch {
+	case len(via) > most:
+		return errors.New("the server redirects again and again")
+	case first.Method != http.MethodGet,
+		req.URL.Scheme != "http" && req.URL.Scheme != "https",
+		last.URL.Scheme == "https" && req.URL.Scheme != "https":
+		return errRedirect
+	}
+	if origin(req.URL) != origin(first.URL) {
+		req.Header.Del("Authorization")
+		req.Header.Del("Cookie")
+	}
+	return nil
+}
+
+var webClient = &http.Client{CheckRedirect: followed, Transport: &http.Transport{
 	Proxy: http.ProxyFromEnvironment,
 	DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, network, addr)
@@ -136,21 +259,7 @@ var webClient = githttp.NewClient(&http.Client{Transport: bounded{&http.Transpor
 	TLSHandshakeTimeout: dialTime,
 	IdleConnTimeout:     time.Minute,
 	ForceAttemptHTTP2:   true,
-}}})
-
-// bounded bounds what a server may say before it sends packs.
-type bounded struct{ http.RoundTripper }
-
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	res, err := b.RoundTripper.RoundTrip(r)
-	if err == nil && strings.HasSuffix(r.URL.Path, "/info/refs") {
-		res.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(res.Body, refsMost), res.Body}
-	}
-	return res, err
-}
+}}
 
 // patient is a connection that ends when nothing comes for stallTime.
 type patient struct{ net.Conn }
@@ -179,12 +288,4 @@ func stalled(err error) error {
 		return fmt.Errorf("%w: %w", errStall, err)
 	}
 	return err
-}
-
-func init() {
-	// Azure DevOps answers only who speaks them. One round of haves with a
-	// done is all that is sent, so that they change no more than the number
-	// of lines that acknowledge them. Thin packs would need objects of other
-	// packs to be read.
-	transport.UnsupportedCapabilities = []capability.Capability{capability.ThinPack}
 }

@@ -1,7 +1,6 @@
 package git
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/go-git/go-git/v5/plumbing/format/pktline"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	"github.com/skeema/knownhosts"
 	"golang.org/x/crypto/ssh"
@@ -24,8 +21,6 @@ type secure struct {
 	addr, path string
 	config     *ssh.ClientConfig
 }
-
-func (s *secure) refs(ctx context.Context) (*packp.AdvRefs, error) { return refs(ctx, s) }
 
 // ssh reads what a remote over SSH is reached with.
 func (m *Mirror) ssh(ep *transport.Endpoint) (*secure, error) {
@@ -122,7 +117,7 @@ func checked(known *knownhosts.HostKeyDB) ssh.HostKeyCallback {
 
 // connect logs in and starts git-upload-pack over there. Everything ends with
 // ctx, the handshake too.
-func (s *secure) connect(ctx context.Context) (transport.UploadPackSession, error) {
+func (s *secure) connect(ctx context.Context) (conversation, error) {
 	raw, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "tcp", s.addr)
 	if err != nil {
 		return nil, err
@@ -157,8 +152,9 @@ func (s *secure) start(conn net.Conn) (*sshSession, error) {
 	if err != nil {
 		return nil, err
 	}
-	session := &sshSession{client: client, run: run, in: in, out: bufio.NewReader(out)}
+	session := &sshSession{client: client, run: run, in: in, out: newPackets(out)}
 	run.Stderr = &session.said
+	_ = run.Setenv("GIT_PROTOCOL", "version=2") // who does not take it speaks protocol 0
 	return session, run.Start("git-upload-pack " + quoted(s.path))
 }
 
@@ -172,7 +168,7 @@ type sshSession struct {
 	client *ssh.Client
 	run    *ssh.Session
 	in     io.WriteCloser
-	out    *bufio.Reader
+	out    *packets
 	said   firstLine
 	stop   func() bool
 }
@@ -211,9 +207,9 @@ type serverSaid struct{ line string }
 
 func (e *serverSaid) Error() string { return e.line }
 
-// heard makes an error of what the server said, if it hung up.
-func (s *sshSession) heard(err error) error {
-	if err == nil || !errors.Is(err, packp.ErrEmptyInput) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+// failed makes an error of what the server said, if it hung up.
+func (s *sshSession) failed(err error) error {
+	if err == nil || !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
 	// What it said has come by the time its exit status has.
@@ -231,44 +227,21 @@ func (s *sshSession) heard(err error) error {
 	return &serverSaid{line}
 }
 
-func (s *sshSession) AdvertisedReferences() (*packp.AdvRefs, error) {
-	return s.AdvertisedReferencesContext(context.Background())
+func (s *sshSession) greet() (*greeting, error) {
+	return greet(s.out)
 }
 
-func (s *sshSession) AdvertisedReferencesContext(context.Context) (*packp.AdvRefs, error) {
-	adv := packp.NewAdvRefs()
-	err := adv.Decode(io.LimitReader(s.out, refsMost))
-	switch {
-	case errors.Is(err, packp.ErrEmptyAdvRefs), err == nil && adv.IsEmpty():
-		return nil, transport.ErrEmptyRemoteRepository
-	case err != nil:
-		return nil, s.heard(err)
+func (s *sshSession) ask(body []byte) (*packets, error) {
+	if _, err := s.in.Write(body); err != nil {
+		return nil, err
 	}
-	transport.FilterUnsupportedCapabilities(adv.Capabilities)
-	return adv, nil
+	return s.out, nil
 }
 
-func (s *sshSession) UploadPack(_ context.Context, req *packp.UploadPackRequest) (*packp.UploadPackResponse, error) {
-	if req.IsEmpty() {
-		return nil, transport.ErrEmptyUploadPackRequest
-	}
-	if err := req.UploadRequest.Encode(s.in); err != nil {
-		return nil, s.heard(err)
-	}
-	if err := req.UploadHaves.Encode(s.in, false); err != nil {
-		return nil, s.heard(err)
-	}
-	if err := pktline.NewEncoder(s.in).EncodeString("done\n"); err != nil {
-		return nil, s.heard(err)
-	}
-	res := packp.NewUploadPackResponse(req)
-	return res, s.heard(res.Decode(io.NopCloser(s.out)))
-}
-
-// Close ends the connection. An upload that was not asked for anything is told
+// close ends the connection. An upload that was not asked for anything is told
 // so, that it does not log a client that vanished.
-func (s *sshSession) Close() error {
-	_, _ = s.in.Write(pktline.FlushPkt)
+func (s *sshSession) close() error {
+	_, _ = io.WriteString(s.in, flushPkt)
 	_ = s.in.Close()
 	s.stop()
 	return s.client.Close()

@@ -25,8 +25,8 @@ const (
 // packsMost is how many packs there are before the small ones are made one.
 var packsMost = 30
 
-// packFile is one pack on disk.
-type packFile struct {
+// smallPack is one pack on disk.
+type smallPack struct {
 	path string // without .pack
 	size int64
 }
@@ -38,17 +38,17 @@ func (m *Mirror) tidy(ctx context.Context) error {
 	if err != nil || len(files) <= packsMost {
 		return err
 	}
-	var small []packFile
+	var small []smallPack
 	for _, f := range files {
 		st, err := os.Stat(f)
 		if err != nil {
 			return err
 		}
 		if st.Size() < mergeSmall {
-			small = append(small, packFile{strings.TrimSuffix(f, ".pack"), st.Size()})
+			small = append(small, smallPack{strings.TrimSuffix(f, ".pack"), st.Size()})
 		}
 	}
-	slices.SortFunc(small, func(a, b packFile) int { return cmp.Compare(a.size, b.size) })
+	slices.SortFunc(small, func(a, b smallPack) int { return cmp.Compare(a.size, b.size) })
 	sum, n := int64(0), 0
 	for n < len(small) && sum+small[n].size <= mergeMost {
 		sum += small[n].size

@@ -46,36 +46,53 @@ func (m *Mirror) WalkSome(ctx context.Context, commit string, want func(deploy.T
 // WalkSome is [Export.Walk] for the files that want says yes to. It is asked
 // of every file once, in git's order, before the content and the size are known.
 func (x *Export) WalkSome(ctx context.Context, want func(deploy.TreeFile) bool, fn func(deploy.TreeFile, io.Reader) error) error {
-	return x.walk(ctx, func(w *walker, it item) error {
+	w := x.walker(ctx, func(w *walker, it item) error {
 		wanted := want(it.file)
 		made, err := w.made(&it, wanted)
 		switch {
 		case err != nil || !wanted:
 			return err
 		case made != nil:
+			if err := w.ahead.rest(); err != nil {
+				return err
+			}
 			return made.give(w, it.file, fn)
 		}
-		f := it.file
-		var obj plumbing.EncodedObject
-		var b []byte
-		err = w.heal(func() (err error) {
-			if obj, err = w.o.object(it.hash); err == nil && obj.Size() <= streamAbove {
-				b, err = w.o.content(obj, it.hash)
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("reading %q of %s: %w", f.Path, w.m.remote.Repository, err)
-		}
-		f.Size = obj.Size()
-		switch {
-		case f.Mode == deploy.TreeSymlink && (f.Size == 0 || f.Size > linkMost || bytes.IndexByte(b, 0) >= 0):
-			return fmt.Errorf("the link %q of %s points to what is no name", cut(f.Path), w.m.remote.Repository)
-		case f.Size > streamAbove:
-			return w.stream(f, obj, it.hash, fn)
-		}
-		return fn(f, bytes.NewReader(b))
+		return w.ahead.add(w.o, it.file, it.hash)
 	})
+	w.give = fn
+	return w.run(x.view.Subdir)
+}
+
+// deliver gives one file. What was not read ahead is read now.
+func (w *walker) deliver(r *readFile) error {
+	f, b := r.file, r.b
+	if r.err == nil {
+		f.Size = int64(len(b))
+		return w.content(f, b)
+	}
+	var obj plumbing.EncodedObject
+	err := w.heal(func() (err error) {
+		if obj, err = w.o.object(r.hash); err == nil && obj.Size() <= streamAbove {
+			b, err = w.o.content(obj, r.hash)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("reading %q of %s: %w", f.Path, w.m.remote.Repository, err)
+	}
+	if f.Size = obj.Size(); f.Size > streamAbove && f.Mode != deploy.TreeSymlink {
+		return w.stream(f, obj, r.hash, w.give)
+	}
+	return w.content(f, b)
+}
+
+// content gives a file whose content is in memory.
+func (w *walker) content(f deploy.TreeFile, b []byte) error {
+	if f.Mode == deploy.TreeSymlink && (f.Size == 0 || f.Size > linkMost || bytes.IndexByte(b, 0) >= 0) {
+		return fmt.Errorf("the link %q of %s points to what is no name", cut(f.Path), w.m.remote.Repository)
+	}
+	return w.give(f, bytes.NewReader(b))
 }
 
 // List gives every file of a commit, as [Mirror.Walk] does, with its size but
@@ -145,17 +162,29 @@ func (m *Mirror) reading(ctx context.Context, commit string, fn func(*objects) e
 	return w.heal(func() error { return fn(w.o) })
 }
 
+func (x *Export) walker(ctx context.Context, fn func(*walker, item) error) *walker {
+	return &walker{ctx: ctx, m: x.m, commit: x.commit, x: x, fn: fn, files: new(int)}
+}
+
 func (x *Export) walk(ctx context.Context, fn func(*walker, item) error) error {
-	w := &walker{ctx: ctx, m: x.m, commit: x.commit, x: x, fn: fn, files: new(int)}
-	return w.run(x.view.Subdir)
+	return x.walker(ctx, fn).run(x.view.Subdir)
 }
 
 // run walks one repository.
 func (w *walker) run(subdir string) error {
+	if w.give != nil {
+		w.ahead = newAhead(w.deliver)
+		defer w.ahead.end()
+	}
 	if err := w.open(); err != nil {
 		return err
 	}
-	defer func() { w.o.close() }()
+	defer func() {
+		if w.ahead != nil {
+			w.ahead.settle()
+		}
+		w.o.close()
+	}()
 	err := w.heal(func() error {
 		c, err := w.o.commit(plumbing.NewHash(w.commit))
 		if err == nil {
@@ -167,9 +196,14 @@ func (w *walker) run(subdir string) error {
 		return fmt.Errorf("reading commit %s of %s: %w", cut(w.commit), w.m.remote.Repository, err)
 	}
 	if subdir != "" {
-		return w.below(w.root, subdir)
+		err = w.below(w.root, subdir)
+	} else {
+		err = w.tree(w.root, "", 0)
 	}
-	return w.tree(w.root, "", 0)
+	if err != nil || w.ahead == nil {
+		return err
+	}
+	return w.ahead.rest()
 }
 
 type walker struct {
@@ -182,6 +216,9 @@ type walker struct {
 	renewed int64 // of the mirror that is open
 	healed  bool  // it was fetched anew for this walk
 	files   *int  // seen so far, those of other repositories in this one too
+
+	give  func(deploy.TreeFile, io.Reader) error // gets what is read; nil = nothing is
+	ahead *ahead                                 // nil = nothing is read
 
 	root   plumbing.Hash // the commit's tree
 	skip   string        // what paths in the repository begin with and delivered ones do not
@@ -239,6 +276,9 @@ func (w *walker) heal(fn func() error) error {
 			if rerr := w.renew(err); rerr != nil {
 				return fmt.Errorf("%w, and it could not be fetched anew: %w", err, rerr)
 			}
+		}
+		if w.ahead != nil {
+			w.ahead.settle()
 		}
 		w.o.close()
 		if oerr := w.open(); oerr != nil {
