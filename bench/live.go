@@ -42,6 +42,7 @@ func (b *bench) newOrigin(name string, files, size int) (*origin, error) {
 	bare := filepath.Join(root, "shop.git")
 	for _, args := range [][]string{
 		{"init", "-q", "-b", "main", o.work}, {"init", "-q", "--bare", "-b", "main", bare}, {"-C", o.work, "remote", "add", "origin", bare},
+		{"-C", o.work, "config", "user.name", "bench"}, {"-C", o.work, "config", "user.email", "bench@example.com"},
 	} {
 		if _, err := gitOutput(root, args...); err != nil {
 			return nil, err
@@ -138,7 +139,7 @@ pipelines:
 		return err
 	}
 	defer end()
-	sites := []*site{{d, filepath.Join(dir, "srv/current/version"), "github", nil}, synced, unsynced}
+	sites := []*site{{d, []string{filepath.Join(dir, "srv/current/version")}, "github", nil}, synced, unsynced}
 	for i := range lives + 1 {
 		commit, version, err := o.push(2)
 		if err != nil {
@@ -168,10 +169,10 @@ pipelines:
 	return nil
 }
 
-// site is a server that deploys, and the file in which that is seen.
+// site is a server that deploys, and the files in which that is seen.
 type site struct {
 	server *process
-	file   string
+	files  []string
 	hook   string
 	times  []time.Duration
 }
@@ -202,12 +203,19 @@ func (s *site) deploy(commit, version string, n int) (time.Duration, error) {
 	if res.StatusCode/100 != 2 {
 		return 0, fmt.Errorf("a push was answered %s", res.Status)
 	}
-	for end := began.Add(time.Minute); time.Now().Before(end); time.Sleep(500 * time.Microsecond) {
-		if got, err := os.ReadFile(s.file); err == nil && string(got) == version {
+	left := s.files
+	for end := began.Add(2 * time.Minute); time.Now().Before(end); time.Sleep(500 * time.Microsecond) {
+		for len(left) > 0 {
+			if got, err := os.ReadFile(left[0]); err != nil || string(got) != version {
+				break
+			}
+			left = left[1:]
+		}
+		if len(left) == 0 {
 			return time.Since(began), nil
 		}
 	}
-	return 0, errors.New("a push did not become live: " + s.file)
+	return 0, errors.New("a push did not become live: " + left[0])
 }
 
 // scripted is adnanh/webhook with a script that deploys.
@@ -244,5 +252,5 @@ func (b *bench) scripted(name string, o *origin, sync string) (*site, func(), er
 	if err := p.start("/"); err != nil {
 		return nil, nil, err
 	}
-	return &site{p, filepath.Join(dir, "current/version"), "github", nil}, p.end, nil
+	return &site{p, []string{filepath.Join(dir, "current/version")}, "github", nil}, p.end, nil
 }

@@ -1,8 +1,8 @@
 // Command bench measures deployhook next to adnanh/webhook (Debian's package
 // webhook) in one run, and prints a table. adnanh/webhook verifies the same
 // signature and runs /bin/true; it stores nothing. deployhook has everything on
-// disk before it answers. With the words sizes, accepts, starts, output, live or git
-// it measures only these.
+// disk before it answers. With the words sizes, accepts, starts, output, live,
+// fleets or git it measures only these.
 package main
 
 import (
@@ -87,7 +87,7 @@ func run() error {
 	for _, part := range []struct {
 		name    string
 		measure func() error
-	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}, {"live", b.live}, {"git", b.git}} {
+	}{{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}, {"live", b.live}, {"fleets", b.fleets}, {"git", b.git}} {
 		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], part.name) {
 			continue
 		}
