@@ -40,7 +40,7 @@ demo: ## a push that is deployed, one that is not, a rollback: needs Go and git
 	@exec build/demo
 
 test: tools ## all tests
-	go test -timeout 20m ./...
+	go test $(if $(PACKAGES),-p $(PACKAGES)) -timeout 20m ./...
 
 check: ## form, vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "these files are not formatted: gofmt -w ."; exit 1; }

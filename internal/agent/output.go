@@ -1,12 +1,16 @@
 package agent
 
 import (
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"deployhook/internal/agent/wire"
 )
@@ -21,10 +25,11 @@ type pipes struct {
 	ending atomic.Bool // the process has ended
 }
 
-// output is a piece of what a step printed.
+// output is a piece of what a step printed: the frames of it, one behind the
+// other, and how many bytes they hold.
 type output struct {
-	kind byte
-	data []byte
+	frames []byte
+	size   int64
 }
 
 // newPipes makes the pipes of a command.
@@ -37,6 +42,9 @@ func newPipes(cmd *exec.Cmd) (*pipes, error) {
 			p.close()
 			return nil, err
 		}
+		// What a step prints comes in fewer and larger pieces. A user may have
+		// no more memory for pipes: then they stay as they are.
+		_, _ = unix.FcntlInt(p.write[i].Fd(), unix.F_SETPIPE_SZ, pipeSize)
 	}
 	cmd.Stdout, cmd.Stderr = p.write[0], p.write[1]
 	return p, nil
@@ -78,15 +86,26 @@ func (p *pipes) send(w http.ResponseWriter, s *step) {
 	}
 	go func() { readers.Wait(); close(p.chunks) }()
 	total, flusher, broken := int64(0), http.NewResponseController(w), false
+	processors := 0 // that this process used before the flood
+	defer func() {
+		if processors > 0 {
+			runtime.GOMAXPROCS(processors)
+		}
+	}()
 	for c := range p.chunks {
-		if total += int64(len(c.data)); total > wire.OutputMost {
+		if total += c.size; total > wire.OutputMost {
 			s.stop(stopOutput)
 			continue
+		}
+		if total > floodFrom && processors == 0 {
+			// From reader to sender to connection there is little to do at
+			// once: on several processors most of it is waking the next one.
+			processors = runtime.GOMAXPROCS(1)
 		}
 		if broken {
 			continue
 		}
-		if err := wire.WriteFrame(w, c.kind, c.data); err != nil {
+		if _, err := w.Write(c.frames); err != nil {
 			broken = true
 			s.stop(stopCanceled)
 			continue
@@ -98,20 +117,65 @@ func (p *pipes) send(w http.ResponseWriter, s *step) {
 // pump reads a pipe until its end. Two buffers are enough: when the second is
 // taken, the first has been sent.
 func (p *pipes) pump(r *os.File, kind byte) {
-	var bufs [2][]byte
+	var bufs [2]frames
 	for i := 0; ; i ^= 1 {
-		if bufs[i] == nil {
-			bufs[i] = make([]byte, outputChunk)
-		}
 		if p.ending.Load() {
 			_ = r.SetReadDeadline(time.Now().Add(drainTime))
 		}
-		n, err := r.Read(bufs[i])
-		if n > 0 {
-			p.chunks <- output{kind, bufs[i][:n]}
+		out, err := bufs[i].read(r, kind)
+		if out.size > 0 {
+			p.chunks <- out
 		}
 		if err != nil {
 			return
 		}
 	}
+}
+
+// frames is memory for frames that are read from a pipe at once, each behind
+// the room for its head.
+type frames struct {
+	memory []byte
+	places [][]byte
+}
+
+// read reads what a pipe has.
+func (f *frames) read(r *os.File, kind byte) (out output, err error) {
+	const room = wire.FrameHead + wire.FrameMost
+	if f.memory == nil {
+		f.memory = make([]byte, outputFrames*room)
+		for at := 0; at < len(f.memory); at += room {
+			f.places = append(f.places, f.memory[at+wire.FrameHead:at+room])
+		}
+	}
+	raw, err := r.SyscallConn()
+	if err != nil {
+		return output{}, err
+	}
+	n, rerr := 0, error(nil)
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			n, rerr = unix.Readv(int(fd), f.places)
+			if rerr != unix.EINTR {
+				return rerr != unix.EAGAIN
+			}
+		}
+	})
+	if err == nil {
+		err = rerr
+	}
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	if n <= 0 {
+		return output{}, err
+	}
+	end := 0
+	for left := n; left > 0; {
+		size := min(left, wire.FrameMost)
+		wire.FrameHeader(f.memory[end:], kind, size)
+		end += wire.FrameHead + size
+		left -= size
+	}
+	return output{f.memory[:end], int64(n)}, err
 }

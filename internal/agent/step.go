@@ -23,13 +23,15 @@ import (
 )
 
 const (
-	stepGrace   = 10 * time.Second      // between SIGTERM and SIGKILL
-	groupLook   = 20 * time.Millisecond // between looks whether a group that was sent SIGTERM has ended
-	drainTime   = time.Second           // without output, for pipes that something out of reach keeps open
-	drainMost   = 30 * time.Second      // for them in all
-	outputChunk = 32 << 10
-	commandMost = 96 << 10 // bytes of a command that goes on a command line: one word holds 128 KiB
-	valueMost   = 128 << 10
+	stepGrace    = 10 * time.Second      // between SIGTERM and SIGKILL
+	groupLook    = 20 * time.Millisecond // between looks whether a group that was sent SIGTERM has ended
+	drainTime    = time.Second           // without output, for pipes that something out of reach keeps open
+	drainMost    = 30 * time.Second      // for them in all
+	pipeSize     = 1 << 20               // bytes of a step's pipe
+	outputFrames = 8                     // of a step's output that are sent at once
+	floodFrom    = 1 << 20               // bytes of a step's output from which it is read in large pieces
+	commandMost  = 96 << 10              // bytes of a command that goes on a command line: one word holds 128 KiB
+	valueMost    = 128 << 10
 )
 
 type stopReason int

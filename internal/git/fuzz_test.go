@@ -220,7 +220,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		in := func() *packets { return newPackets(bytes.NewReader(b)) }
 		refs := 0
-		count := func(name string, id plumbing.Hash) error {
+		count := func(advertised) error {
 			refs++
 			return nil
 		}

@@ -454,12 +454,14 @@ func (c *Conn) sendFile(ctx context.Context, name string, content []byte) error 
 	return res.Body.Close()
 }
 
+// stepBuffer is the memory for what an agent sends of a step, in bytes.
+const stepBuffer = 256 << 10
+
 // readStep reads a step's output and its result.
 func readStep(body io.Reader, out func(stream uint8, chunk []byte)) (StepResult, error) {
-	r := bufio.NewReaderSize(body, wire.FrameMost)
-	buf := make([]byte, wire.FrameMost)
+	r := bufio.NewReaderSize(body, stepBuffer)
 	for total := int64(0); total <= wire.OutputMost+wire.FrameMost; {
-		kind, content, err := wire.ReadFrame(r, buf)
+		kind, content, err := wire.ReadFrame(r)
 		if err != nil {
 			return StepResult{}, err
 		}

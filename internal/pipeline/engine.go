@@ -345,6 +345,7 @@ func (e *Engine) start(ctx context.Context, j *job, work func(*job, context.Cont
 		began := time.Now()
 		out := j.lacking(work(j, ctx))
 		j.finish(context.WithoutCancel(ctx), out)
+		j.hangUp()
 		e.mu.Lock()
 		delete(e.running, j.key)
 		e.mu.Unlock()

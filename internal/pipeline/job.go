@@ -214,7 +214,7 @@ func (e *Engine) secretValues(ctx context.Context, run *deploy.Run, spec *deploy
 }
 
 // do runs the job from its beginning.
-func (j *job) do(ctx context.Context) outcome {
+func (j *job) do(ctx context.Context) (out outcome) {
 	err := j.find(ctx)
 	if err == nil {
 		opened := make(chan error, 1)
@@ -224,11 +224,17 @@ func (j *job) do(ctx context.Context) outcome {
 			err = oerr
 		}
 	}
-	defer j.hangUp()
+	defer func() {
+		// Jobs that need this one begin beside the end of its agents. A job
+		// that is to be begun again must have seen that end, and a path be free.
+		if out.state != deploy.Succeeded || j.deploys {
+			j.hangUp()
+		}
+	}()
 	if err == nil && j.repeatable() {
 		select {
 		case <-j.taken:
-			out := j.work(ctx, nil)
+			out = j.work(ctx, nil)
 			if !j.isClaimed() {
 				out = outcome{state: deploy.Running}
 			}

@@ -12,10 +12,12 @@ import (
 
 // Bounds of a step's log.
 const (
-	logHead  = 16 << 20               // bytes kept of its beginning
-	logTail  = 16 << 20               // bytes kept of its end
+	logHead  = 24 << 20               // bytes kept of its beginning
+	logTail  = 8 << 20                // bytes kept of its end
 	logChunk = 256 << 10              // bytes gathered before they are written down
-	logLines = 16 << 10               // lines gathered at most: an empty one costs memory too
+	logLines = 16 << 10               // lines written down at once: an empty one costs memory too
+	logParts = 4 << 10                // pieces of the streams in a chunk, when they alternate
+	logAhead = 4                      // chunks of the beginning that wait to be written down: then the step is held up
 	logWait  = 200 * time.Millisecond // the longest that a line waits for others
 	lineMax  = 16 << 10               // bytes of a line; a longer one goes on in the next
 )
@@ -23,38 +25,50 @@ const (
 // stepLog writes a step's output down: redacted, in lines with times, in
 // chunks, with its head and tail kept. Its methods may be called from several
 // goroutines.
+//
+// The head holds the step up while the disk is slower than it; the tail never
+// does: what falls out of it before it was written down never is. So a step
+// that prints 1 GB costs its redaction and a copy, and not a database.
 type stepLog struct {
 	store Records
 	at    deploy.StepAt
 	ctx   context.Context // of the writes: the log outlives the step's own end
 
 	mu      sync.Mutex
+	moved   sync.Cond // of mu: a chunk was written down, or the writing has paused
 	streams [3]stream // by LogLine.Stream
-	lines   []deploy.LogLine
-	text    []byte // what lines share
-	size    int    // bytes in lines, newlines included
+	filling chunk
+	taken   int64 // bytes of all chunks that were filled
+	pending []chunk
+	spare   []byte // memory of a chunk of the head that was written down
+	slots   slots  // memory of the tail
+	gap     bool   // what stood before the first of pending in the tail is left out, and was never written down
+	flood   bool   // since the last look the tail grew faster than it is kept
+	dropped int64  // bytes left out
+	saving  bool   // a goroutine writes pending down
+	closed  bool
 	timer   *time.Timer
 	err     error // the first that a write gave: no more is tried
 
-	seq     int64 // of the next chunk
-	written int64 // bytes written down, dropped ones included
-	marker  int64 // seq of the chunk that says what is left out; 0 = all is kept
-	tail    []tailChunk
-	tailLen int64
-	dropped int64 // bytes
+	// Of the goroutine that is saving.
+	lines  []deploy.LogLine // memory
+	seq    int64            // of the next chunk in the store
+	marker int64            // seq of the chunk that says what is left out; 0 = all is kept
+	tail   []tailChunk
+	tailed int64 // bytes of them
 }
 
 type stream struct {
 	redact redactor
 	rest   []byte // a line without its newline yet, or its end
-	open   bool   // the beginning of the line is in lines already
+	open   bool   // the beginning of the line is in a chunk already
 }
-
-type tailChunk struct{ seq, size int64 }
 
 // newStepLog begins the log of a step; secrets are masked in it.
 func newStepLog(ctx context.Context, store Records, at deploy.StepAt, secrets []string) *stepLog {
 	l := &stepLog{store: store, at: at, ctx: ctx, seq: 1}
+	l.moved.L = &l.mu
+	l.filling.head = true
 	l.mask(secrets)
 	return l
 }
@@ -70,14 +84,19 @@ func (l *stepLog) mask(secrets []string) {
 }
 
 // write takes output of a stream (1 stdout, 2 stderr).
-func (l *stepLog) write(n uint8, chunk []byte) {
+func (l *stepLog) write(n uint8, text []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if int(n) >= len(l.streams) {
+	// Here and not further on: between a piece of a stream and its next
+	// nothing else may come.
+	for len(l.pending) >= logAhead && l.filling.head && !l.closed {
+		l.moved.Wait()
+	}
+	if int(n) >= len(l.streams) || l.closed {
 		return
 	}
 	s := &l.streams[n]
-	l.take(n, s, s.redact.write(chunk))
+	l.take(n, s, s.redact.write(text))
 }
 
 // say adds a line of deployhook's own, after all that the step has printed:
@@ -85,46 +104,69 @@ func (l *stepLog) write(n uint8, chunk []byte) {
 func (l *stepLog) say(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
 	l.settle()
 	s := &l.streams[0]
 	l.take(0, s, s.redact.write([]byte(fmt.Sprintf(format, args...)+"\n")))
 }
 
+// take adds the whole lines of text, behind what waited for its rest, and has
+// the last one wait.
 func (l *stepLog) take(n uint8, s *stream, text []byte) {
-	now := time.Now()
-	for len(text) > 0 {
-		end := bytes.IndexByte(text, '\n')
-		open := end < 0
-		if open {
-			end = len(text)
-		}
-		if room := lineMax - len(s.rest); end > room {
-			l.add(now, n, s, text[:room], true)
-			text = text[room:]
-			continue
-		}
-		if open {
-			s.rest = append(s.rest, text...)
-			break
-		}
-		l.add(now, n, s, text[:end], false)
-		text = text[end+1:]
+	whole := lastLine(text)
+	if whole == 0 && len(s.rest)+len(text) > lineMax {
+		whole = len(text)
 	}
+	if whole > 0 {
+		if len(s.rest) > 0 {
+			// A line goes as one: a chunk may end between its two halves.
+			first := bytes.IndexByte(text[:whole], '\n') + 1
+			l.add(n, s, append(s.rest, text[:first]...))
+			s.rest = s.rest[:0]
+			text, whole = text[first:], whole-first
+		}
+		l.add(n, s, text[:whole])
+	}
+	s.rest = append(s.rest, text[whole:]...)
 	l.arm()
+}
+
+// lastLine gives the length of text with its last newline; 0 says that there
+// is none, or that what follows it is longer than a line.
+func lastLine(text []byte) int {
+	from := max(0, len(text)-lineMax)
+	if at := bytes.LastIndexByte(text[from:], '\n'); at >= 0 {
+		return from + at + 1
+	}
+	return 0
 }
 
 // arm sees to it that what waits is written within logWait.
 func (l *stepLog) arm() {
-	if l.timer != nil || len(l.lines) == 0 && l.rests() == 0 {
+	if l.timer != nil || len(l.pending) == 0 && len(l.filling.text) == 0 && l.rests() == 0 {
 		return
 	}
-	l.timer = time.AfterFunc(logWait, func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.timer = nil
+	l.timer = time.AfterFunc(logWait, l.look)
+}
+
+// look writes down what waits, unless there is more of it than is kept.
+func (l *stepLog) look() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer = nil
+	switch {
+	case l.closed:
+		return
+	case l.flood:
+		l.flood = false
+	case !l.saving:
 		l.openLines()
+		l.fill()
 		l.save()
-	})
+	}
+	l.arm()
 }
 
 func (l *stepLog) rests() (n int) {
@@ -137,9 +179,9 @@ func (l *stepLog) rests() (n int) {
 // openLines shows lines that have no newline yet: a prompt must be seen.
 func (l *stepLog) openLines() {
 	for n := range l.streams {
-		if s := &l.streams[n]; len(s.rest) > 0 {
-			l.add(time.Now(), uint8(n), s, nil, true)
-		}
+		s := &l.streams[n]
+		l.add(uint8(n), s, s.rest)
+		s.rest = s.rest[:0]
 	}
 }
 
@@ -149,83 +191,32 @@ func (l *stepLog) settle() {
 		s := &l.streams[n]
 		l.take(uint8(n), s, s.redact.flush())
 		if len(s.rest) > 0 || s.open {
-			l.add(time.Now(), uint8(n), s, nil, false)
+			l.add(uint8(n), s, append(s.rest, '\n'))
+			s.rest = s.rest[:0]
 		}
 	}
-}
-
-// add gathers a line of s: what waited for its rest, and text.
-func (l *stepLog) add(at time.Time, n uint8, s *stream, text []byte, open bool) {
-	// All lines of a chunk share one piece of memory.
-	from := len(l.text)
-	l.text = append(append(l.text, s.rest...), text...)
-	s.rest, s.open = s.rest[:0], open
-	l.lines = append(l.lines, deploy.LogLine{Time: at, Stream: n, Text: l.text[from:len(l.text):len(l.text)], Open: open})
-	if l.size += len(l.text) - from + 1; l.size >= logChunk || len(l.lines) >= logLines {
-		l.save()
-	}
-}
-
-// save writes the gathered lines down as one chunk.
-func (l *stepLog) save() {
-	if len(l.lines) == 0 || l.err != nil {
-		l.clear()
-		return
-	}
-	l.put(l.seq, l.lines)
-	size := int64(l.size)
-	l.written += size
-	if l.marker != 0 {
-		l.tail, l.tailLen = append(l.tail, tailChunk{l.seq, size}), l.tailLen+size
-		l.dropOld()
-	} else if l.written >= logHead {
-		// The place of the sentence that says what is missing, between head
-		// and tail: filled at the end, when the number is known.
-		l.seq++
-		l.marker = l.seq
-		l.put(l.marker, []deploy.LogLine{})
-	}
-	l.seq++
-	l.clear()
-}
-
-func (l *stepLog) clear() { l.lines, l.text, l.size = nil, nil, 0 }
-
-func (l *stepLog) put(seq int64, lines []deploy.LogLine) {
-	if l.err == nil {
-		l.err = l.store.AppendLog(l.ctx, l.at, seq, lines)
-	}
-}
-
-func (l *stepLog) dropOld() {
-	n := 0
-	for n < len(l.tail)-1 && l.tailLen-l.tail[n].size >= logTail {
-		l.tailLen -= l.tail[n].size
-		l.dropped += l.tail[n].size
-		n++
-	}
-	if n == 0 || l.err != nil {
-		return
-	}
-	l.err = l.store.DropLog(l.ctx, l.at, l.tail[0].seq, l.tail[n-1].seq)
-	l.tail = append([]tailChunk(nil), l.tail[n:]...)
 }
 
 // close writes down what is left, and gives the first error of a write.
 func (l *stepLog) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.timer != nil {
-		l.timer.Stop()
+	if l.closed {
+		return l.err
 	}
 	l.settle()
+	l.fill()
+	for l.saving {
+		l.moved.Wait()
+	}
+	l.flood = false
+	l.closed = true
 	l.save()
+	l.markLeftOut()
 	if l.timer != nil {
 		l.timer.Stop()
 	}
-	if l.dropped > 0 {
-		text := fmt.Sprintf("deployhook: %d bytes are left out here: the log of a step keeps its first and its last %d MiB", l.dropped, logTail>>20)
-		l.put(l.marker, []deploy.LogLine{{Time: time.Now(), Text: []byte(text)}})
-	}
+	l.slots.free()
+	l.moved.Broadcast()
 	return l.err
 }

@@ -27,7 +27,12 @@ func (c *chunks) AppendLog(_ context.Context, _ deploy.StepAt, seq int64, lines 
 	if c.text == nil {
 		c.text = map[int64][]deploy.LogLine{}
 	}
-	c.text[seq] = lines
+	// What the log gives is its own again when this returns.
+	c.text[seq] = make([]deploy.LogLine, len(lines))
+	for i, l := range lines {
+		l.Text = bytes.Clone(l.Text)
+		c.text[seq][i] = l
+	}
 	c.top = max(c.top, seq)
 	return nil
 }
@@ -54,6 +59,16 @@ func (c *chunks) all() string {
 		}
 	}
 	return b.String()
+}
+
+func (c *chunks) last() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	lines := c.text[c.top]
+	if len(lines) == 0 {
+		return ""
+	}
+	return string(lines[len(lines)-1].Text)
 }
 
 func TestLogKeepsLinesInOrder(t *testing.T) {
@@ -206,3 +221,81 @@ func TestManyShortLinesAreWrittenInChunksOfBoundedLines(t *testing.T) {
 }
 
 func afterFake(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// What a step prints in a moment is more than anybody can look at: the tail
+// that was written down before it makes way, and the log says so at its place.
+func TestTailThatWasWrittenDownMakesWayForAFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &chunks{}
+		l := newStepLog(t.Context(), store, deploy.StepAt{}, nil)
+		total, next := 0, 0
+		print := func(size int) {
+			var b []byte
+			for ; size > 0; size -= 1000 {
+				b = fmt.Appendf(b, "%0999d\n", next)
+				next++
+			}
+			total += len(b)
+			for len(b) > 0 {
+				n := min(len(b), 64<<10)
+				l.write(1, b[:n])
+				b = b[n:]
+			}
+		}
+		for _, size := range []int{logHead + 1<<20, 1 << 20, 3 * logTail, 1 << 20, 3 * logTail, 1 << 20} {
+			print(size)
+			<-afterFake(3 * logWait)
+			if got, want := store.last(), fmt.Sprintf("%0999d", next-1); got != want {
+				t.Errorf("after %d bytes the log that can be followed ends with %q, want %q", total, got, want)
+			}
+		}
+		if err := l.close(); err != nil {
+			t.Fatal(err)
+		}
+		text := store.all()
+		head, rest, found := strings.Cut(text, "deployhook: ")
+		note, tail, _ := strings.Cut(rest, "\n")
+		var left int
+		if _, err := fmt.Sscanf(note, "%d bytes are left out here", &left); err != nil || !found || strings.Contains(tail, "deployhook: ") {
+			t.Fatalf("the log says %q, want once how much is left out: %v", note, err)
+		}
+		if len(head)+left+len(tail) != total {
+			t.Errorf("%d bytes of head, %d left out and %d of tail are not the %d that were written", len(head), left, len(tail), total)
+		}
+		if len(head) < logHead || len(tail) < logTail || len(tail) > 2*logTail {
+			t.Errorf("%d bytes of head and %d of tail are kept, want %d and %d", len(head), len(tail), logHead, logTail)
+		}
+		for i, line := range strings.Split(strings.TrimSuffix(tail, "\n"), "\n") {
+			if want := fmt.Sprintf("%0999d", next-strings.Count(tail, "\n")+i); line != want {
+				t.Fatalf("line %d of the tail is %q, want %q", i, line, want)
+			}
+		}
+	})
+}
+
+// A disk that is slower than the step holds it up in the head, where all is kept.
+func TestASlowDiskLosesNothingOfTheHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowChunks{}
+		l := newStepLog(t.Context(), store, deploy.StepAt{}, nil)
+		var want strings.Builder
+		for i := range 40 {
+			text := bytes.Repeat(fmt.Appendf(nil, "%079d\n", i), 800)
+			want.Write(text)
+			l.write(1, text)
+		}
+		if err := l.close(); err != nil {
+			t.Fatal(err)
+		}
+		if store.all() != want.String() {
+			t.Errorf("%d bytes are kept of %d", len(store.all()), want.Len())
+		}
+	})
+}
+
+type slowChunks struct{ chunks }
+
+func (c *slowChunks) AppendLog(ctx context.Context, at deploy.StepAt, seq int64, lines []deploy.LogLine) error {
+	<-afterFake(time.Second)
+	return c.chunks.AppendLog(ctx, at, seq, lines)
+}

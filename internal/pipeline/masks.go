@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"encoding/base64"
 	"slices"
 	"strings"
@@ -19,7 +20,14 @@ type masks struct {
 	all     []*pattern
 	begins  [1 << 16 / 64]uint64 // pairs of bytes with which one of them may begin, a bit each
 	ends    [256]bool            // first bytes of these pairs
+	window  int                  // bytes of the shortest of them that are looked at together, at most windowMost
+	within  [1 << 16 / 64]uint64 // pairs of bytes within the windows of all, a bit each
+	escapes []byte               // what may stand in a text in place of a byte of a pattern
 }
+
+// windowMost is enough to pass over text fast: a longer window has more pairs,
+// which are found more often.
+const windowMost = 8
 
 // pattern is one text to mask.
 type pattern struct {
@@ -58,11 +66,98 @@ func newMasks(values []string) *masks {
 		}
 	}
 	slices.SortStableFunc(m.all, func(a, b *pattern) int { return len(b.text) - len(a.text) })
+	if len(m.all) == 0 {
+		return m
+	}
+	m.window = min(windowMost, len(m.all[len(m.all)-1].text))
+	m.escapes = []byte("%\\\n\r")
 	for _, p := range m.all {
 		m.byFirst[p.text[0]] = append(m.byFirst[p.text[0]], p)
 		m.mark(p)
+		for at := range m.window - 1 {
+			setPair(&m.within, p.text[at], p.text[at+1])
+		}
+		if bytes.IndexByte(p.text, ' ') >= 0 && !slices.Contains(m.escapes, '+') {
+			m.escapes = append(m.escapes, '+')
+		}
 	}
 	return m
+}
+
+func setPair(set *[1 << 16 / 64]uint64, a, b byte) {
+	at := uint(a)<<8 | uint(b)
+	set[at/64] |= 1 << (at % 64)
+}
+
+func hasPair(set *[1 << 16 / 64]uint64, a, b byte) bool {
+	at := uint(a)<<8 | uint(b)
+	return set[at/64]&(1<<(at%64)) != 0
+}
+
+// escapeSearch finds the escapes of a text one after the other.
+type escapeSearch struct {
+	next [8]int // by its place among the escapes: where the next one of it is
+	used bool
+}
+
+// from gives where the first of escapes stands in text from i on, len(text)
+// when there is none. It is asked for places that only grow.
+func (e *escapeSearch) from(text, escapes []byte, i int) int {
+	first := len(text)
+	for k, c := range escapes {
+		if !e.used || e.next[k] < i {
+			if e.next[k] = bytes.IndexByte(text[i:], c); e.next[k] < 0 {
+				e.next[k] = len(text)
+			} else {
+				e.next[k] += i
+			}
+		}
+		first = min(first, e.next[k])
+	}
+	e.used = true
+	return first
+}
+
+// next gives the first place of text from i on at which match must look,
+// len(text) when there is none.
+//
+// Most of an output is passed over by looking at one pair of bytes of each
+// window: where what stands before it is no escape, it is a pair of a pattern,
+// or none begins there.
+func (m *masks) next(text []byte, i int, escapes *escapeSearch) int {
+	if len(m.all) == 0 {
+		return len(text)
+	}
+	stride := m.window - 1
+	for i < len(text) {
+		stop := escapes.from(text, m.escapes, i)
+		// Each place from i to at has this pair within its window.
+		for at := i + stride - 1; at+1 < stop; at += stride {
+			if !hasPair(&m.within, text[at], text[at+1]) {
+				i = at + 1
+				continue
+			}
+			for ; i <= at; i++ {
+				if m.mayBegin(text[i:]) {
+					return i
+				}
+			}
+		}
+		for ; i <= stop && i < len(text); i++ {
+			if m.mayBegin(text[i:]) {
+				return i
+			}
+		}
+	}
+	return len(text)
+}
+
+// mayBegin says whether some pattern begins as text does, which is not empty.
+func (m *masks) mayBegin(text []byte) bool {
+	if len(text) == 1 {
+		return m.ends[text[0]]
+	}
+	return hasPair(&m.begins, text[0], text[1])
 }
 
 // secretParts are a value, and each line of one that has several: programs
@@ -99,8 +194,7 @@ func (m *masks) mark(p *pattern) {
 	set := func(a byte, more string) {
 		m.ends[a] = true
 		for _, b := range []byte(more) {
-			at := uint(a)<<8 | uint(b)
-			m.begins[at/64] |= 1 << (at % 64)
+			setPair(&m.begins, a, b)
 		}
 	}
 	first, second := p.text[0], p.text[1]
@@ -121,13 +215,10 @@ func (m *masks) mark(p *pattern) {
 }
 
 // match gives the length of the longest masked text at the start of text (0 =
-// none), and whether text ends within one that is longer.
+// none), and whether text ends within one that is longer. text mayBegin one.
 func (m *masks) match(text []byte) (n int, partial bool) {
 	if len(text) == 1 {
 		return 0, true // ends says that some pattern begins with it
-	}
-	if at := uint(text[0])<<8 | uint(text[1]); m.begins[at/64]&(1<<(at%64)) == 0 {
-		return 0, false
 	}
 	list := m.byFirst[text[0]]
 	if c := text[0]; c == '%' || c == '\\' || c == '+' {

@@ -189,6 +189,46 @@ func FuzzRedactedNeverShowsTheSecret(f *testing.F) {
 	})
 }
 
+// slowly is what redacted must give: every place is looked at.
+func (m *masks) slowly(text []byte) string {
+	var out []byte
+	for i := 0; i < len(text); {
+		n := 0
+		if m.mayBegin(text[i:]) {
+			n, _ = m.match(text[i:])
+		}
+		if n == 0 {
+			out, i = append(out, text[i]), i+1
+			continue
+		}
+		out, i = append(out, mask...), i+n
+	}
+	return string(out)
+}
+
+func FuzzNoPlaceIsPassedOver(f *testing.F) {
+	f.Add("hunter2hunter3", "another secret+of", "a hunter2hunter3 b another+secret%2Bof c", 7)
+	f.Add("aaaaaaab", "aaaaaaac", "aaaaaaaaaaaaaaaaaaabaaaaaaaac", 3)
+	f.Add("it's \\'quoted'", "line one\nline two", "it'\\''s \\'quoted' bGluZSBvbm\nUKbGluZSB0d28=", 20)
+	f.Add("päßwörd", "0123456789", "p\\u00e4\\u00dfw\\u00f6rd %30%31%32%33%34%35%36789 MDEyMzQ1Njc4OQ==", 33)
+	f.Fuzz(func(t *testing.T, one, two, text string, cut int) {
+		if len(one)+len(two)+len(text) > 4000 {
+			t.Skip("long")
+		}
+		m := newMasks([]string{one, two})
+		if cut < 0 || cut > len(text) {
+			cut = len(text) / 2
+		}
+		want := m.slowly([]byte(text))
+		if got := m.redacted(text); got != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+		if got := m.redacted(text[:cut], text[cut:]); got != want {
+			t.Errorf("%q becomes %q when it is cut at %d, want %q", text, got, cut, want)
+		}
+	})
+}
+
 func BenchmarkRedact(b *testing.B) {
 	line := []byte(strings.Repeat("the quick brown fox jumps over the lazy dog 0123456789\n", 600))
 	r := redactor{masks: newMasks([]string{"s3cr3t/pass+word", "another-secret-of-some-length", "ghp_0123456789abcdefghijklmnopqrstuvwxyz"})}

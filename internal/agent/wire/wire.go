@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
@@ -368,8 +369,8 @@ const (
 
 // WriteFrame writes one frame: kind, length, content.
 func WriteFrame(w io.Writer, kind byte, content []byte) error {
-	head := [5]byte{kind}
-	binary.BigEndian.PutUint32(head[1:], uint32(len(content)))
+	var head [FrameHead]byte
+	FrameHeader(head[:], kind, len(content))
 	if _, err := w.Write(head[:]); err != nil {
 		return err
 	}
@@ -377,9 +378,19 @@ func WriteFrame(w io.Writer, kind byte, content []byte) error {
 	return err
 }
 
-// ReadFrame reads one frame into buf, which it may grow up to the bound.
-func ReadFrame(r io.Reader, buf []byte) (kind byte, content []byte, err error) {
-	var head [5]byte
+// FrameHead is how many bytes stand before the content of a frame.
+const FrameHead = 5
+
+// FrameHeader writes the head of a frame into the first bytes of b.
+func FrameHeader(b []byte, kind byte, size int) {
+	b[0] = kind
+	binary.BigEndian.PutUint32(b[1:FrameHead], uint32(size))
+}
+
+// ReadFrame reads one frame. Its content is valid until the next is read; r
+// holds FrameHead and FrameMost bytes.
+func ReadFrame(r *bufio.Reader) (kind byte, content []byte, err error) {
+	var head [FrameHead]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return 0, nil, err
 	}
@@ -391,14 +402,21 @@ func ReadFrame(r io.Reader, buf []byte) (kind byte, content []byte, err error) {
 	if n > most || head[0] < FrameStdout || head[0] > FrameResult {
 		return 0, nil, errors.New("the agent sent a frame that is none")
 	}
-	if uint32(cap(buf)) < n {
-		buf = make([]byte, n)
+	// Without a copy where it can be.
+	if int(n) <= r.Size() {
+		content, err = r.Peek(int(n))
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+		_, err = r.Discard(int(n))
+		return head[0], content, err
 	}
-	buf = buf[:n]
-	if _, err := io.ReadFull(r, buf); err != nil {
-		return 0, nil, err
-	}
-	return head[0], buf, nil
+	content = make([]byte, n)
+	_, err = io.ReadFull(r, content)
+	return head[0], content, err
 }
 
 // Protocols are the HTTP versions of both ends: HTTP/2 without TLS, alone.
@@ -412,6 +430,6 @@ func Protocols() *http.Protocols {
 func HTTP2() *http.HTTP2Config {
 	return &http.HTTP2Config{
 		SendPingTimeout: PingEvery, PingTimeout: PingWait,
-		MaxReadFrameSize: 1 << 18, MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 1 << 20,
+		MaxReadFrameSize: 1 << 18, MaxReceiveBufferPerConnection: 4 << 20, MaxReceiveBufferPerStream: 4 << 20,
 	}
 }

@@ -253,9 +253,9 @@ func FuzzReadFrame(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 1, 'x'})
 	f.Add([]byte{3, 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r := bytes.NewReader(b)
+		r := bufio.NewReader(bytes.NewReader(b))
 		for {
-			kind, content, err := wire.ReadFrame(r, nil)
+			kind, content, err := wire.ReadFrame(r)
 			if err != nil {
 				return
 			}
