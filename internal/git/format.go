@@ -151,8 +151,6 @@ func (p *pretty) insert(i int, c byte) {
 
 func (p *pretty) add(s string) { p.out = append(p.out, s...) }
 
-func (p *pretty) addf(format string, args ...any) { p.out = fmt.Appendf(p.out, format, args...) }
-
 // one is item without + and its kin.
 func (p *pretty) one(s string) (int, error) {
 	if rest, ok := strings.CutPrefix(s, "(describe"); ok {
