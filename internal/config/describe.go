@@ -281,6 +281,9 @@ func (d *describer) job(at string, j *deploy.Job) {
 	d.line("limits", limitsText(j.Limits))
 	if r := j.Release; r != nil {
 		d.line("release", r.Path)
+		if r.Subdir != "" {
+			d.line("files", r.Subdir+" of the repository")
+		}
 		if r.InPlace {
 			what := "changes by hand stop it"
 			if r.Overwrite {

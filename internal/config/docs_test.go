@@ -190,7 +190,7 @@ server.dashboard server.metrics server.retention hooks.*.signature hooks.*.allow
 pipelines.*.on.schedule pipelines.*.on.manual pipelines.*.on.workflow_run pipelines.*.on.release pipelines.*.on.pipeline
 pipelines.*.concurrency.group pipelines.*.concurrency.cancel_in_progress pipelines.*.reconcile pipelines.*.notify pipelines.*.jobs.*.environment
 pipelines.*.jobs.*.artifacts pipelines.*.jobs.*.healthcheck pipelines.*.jobs.*.rollout pipelines.*.jobs.*.before
-pipelines.*.jobs.*.after pipelines.*.jobs.*.on_rollback pipelines.*.jobs.*.release.subdir
+pipelines.*.jobs.*.after pipelines.*.jobs.*.on_rollback
 pipelines.*.jobs.*.release.copy pipelines.*.jobs.*.steps[].once pipelines.*.jobs.*.steps[].detach
 `
 

@@ -50,3 +50,15 @@ func TestOnePathHasOneStrategy(t *testing.T) {
 		t.Errorf("the problems are %q", got)
 	}
 }
+
+func TestSubdirIsReadAndSaid(t *testing.T) {
+	f := parsed(t, jobText("release: { path: /srv/shop, subdir: ./apps//shop/ }\n"))
+	if r := f.Deploy.Pipelines[0].Jobs[0].Release; r.Subdir != "apps/shop" {
+		t.Errorf("the release is %+v", r)
+	}
+	var b bytes.Buffer
+	Describe(&b, f)
+	if !strings.Contains(b.String(), "apps/shop of the repository") {
+		t.Errorf("check does not say what it deploys:\n%s", &b)
+	}
+}

@@ -208,3 +208,22 @@ func drain(f deploy.TreeFile, r io.Reader) error {
 	_, err := io.Copy(io.Discard, io.LimitReader(r, f.Size))
 	return err
 }
+
+// An agent is sent as many bytes as were announced, and reads no further.
+func TestContentIsHeldAgainstItsIDByWhoReadsItsSizeOnly(t *testing.T) {
+	t.Parallel()
+	blob := plumbing.ComputeHash(plumbing.BlobObject, []byte("content")).String()
+	for text, right := range map[string]bool{"content": true, "Content": false} {
+		for how, fn := range map[string]func(deploy.TreeFile, io.Reader) error{
+			"its size": drain,
+			"all": func(_ deploy.TreeFile, r io.Reader) error {
+				_, err := io.ReadAll(r)
+				return err
+			},
+		} {
+			if err := git.Verified(int64(len(text)), strings.NewReader(text), blob, fn); (err == nil) != right {
+				t.Errorf("%q, read %s: %v", text, how, err)
+			}
+		}
+	}
+}

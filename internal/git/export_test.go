@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"deployhook/internal/deploy"
 )
 
 // SetStallTime changes for one test how long a server may send nothing.
@@ -163,4 +165,9 @@ func SetModulesMost(t *testing.T, n int) {
 	old := modulesMost
 	modulesMost = n
 	t.Cleanup(func() { modulesMost = old })
+}
+
+// Verified reads a content as an agent is sent it, under the id of a blob.
+func Verified(size int64, r io.Reader, blob string, fn func(deploy.TreeFile, io.Reader) error) error {
+	return verified(deploy.TreeFile{Path: "a", Size: size}, r, plumbing.NewHash(blob), fn)
 }
