@@ -193,8 +193,8 @@ func gitProject(dir string, files, size, changed int) (first, second string, err
 	if err != nil {
 		return "", "", err
 	}
-	const most = 10_000 // files; more take minutes
-	if files <= most {
+	const most = 100 << 20 // bytes; more take minutes
+	if files*size <= most {
 		if _, err := gitOutput(dir, "repack", "-q", "-a", "-d"); err != nil {
 			return "", "", err
 		}
@@ -348,7 +348,7 @@ func (b *bench) git() error {
 	}
 	list := []size{{"small (30 files)", 30, 4 << 10, 2, 15}, {"medium (4,000 files, 40 MB)", 4000, 10 << 10, 200, 7}}
 	if os.Getenv("BENCH_LARGE") != "0" {
-		list = append(list, size{"large (100,000 files, 1 GB)", 100_000, 10 << 10, 200, 3})
+		list = append(list, size{"large (100,000 files, 1 GB)", 100_000, 10 << 10, 200, 3}, size{"one file of 500 MB", 1, 500 << 20, 1, 2})
 	}
 	for _, s := range list {
 		if err := b.gitSize(s.name, s.files, s.bytes, s.changed, s.times); err != nil {
@@ -400,6 +400,9 @@ func (b *bench) gitSize(name string, files, size, changed, times int) error {
 	}
 	t.commit = second
 	const bound = "≤ 1.0× time and memory"
+	if files == 1 {
+		return b.rounds(name+", first deploy: fetch + export", bound, root, nil, times, t)
+	}
 	const manyFiles = 10_000
 	if files > manyFiles {
 		t.before = live + "-deployhook"

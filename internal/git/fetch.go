@@ -133,9 +133,10 @@ func (m *Mirror) bring(ctx context.Context, hash plumbing.Hash, ref string) (str
 			hashes = append(hashes, m.others(o, hash)...)
 		}
 		asked, err := m.askFor(ctx, remote, o, way, hashes)
-		if err != nil && len(hashes) > 1 && !isFatal(err) && ctx.Err() == nil {
+		for err != nil && len(hashes) > 1 && !isFatal(err) && ctx.Err() == nil {
 			// One that is not there keeps the others from coming.
-			asked, err = m.askFor(ctx, remote, o, way, hashes[:1])
+			hashes = without(hashes, err)
+			asked, err = m.askFor(ctx, remote, o, way, hashes)
 		}
 		if errors.Is(err, errDamaged) {
 			return "", err
@@ -162,6 +163,18 @@ func (m *Mirror) bring(ctx context.Context, hash plumbing.Hash, ref string) (str
 		return "", m.explain(ctx, last)
 	}
 	return "", m.gone(hash)
+}
+
+// without leaves out the commit that a server says it does not have, or, when
+// it names none, all but the first, which is never left out.
+//
+// Source: git's upload-pack, "not our ref".
+func without(hashes []plumbing.Hash, said error) []plumbing.Hash {
+	rest := slices.DeleteFunc(slices.Clone(hashes[1:]), func(h plumbing.Hash) bool { return strings.Contains(said.Error(), h.String()) })
+	if len(rest) == len(hashes)-1 {
+		return hashes[:1]
+	}
+	return append(hashes[:1:1], rest...)
 }
 
 // gone is a commit that the remote does not give.

@@ -277,7 +277,8 @@ func (s *spool) file() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Remove(f.Name()); err != nil {
+	// Whoever sweeps may have been faster.
+	if err := os.Remove(f.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		_ = f.Close()
 		return nil, err
 	}

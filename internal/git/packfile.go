@@ -205,6 +205,17 @@ func (p *packFile) bad(err error) error {
 // openPacks opens the packs of a repository, but no more than most. lost is why
 // some of them could not be: what is in the others can be read.
 func openPacks(dir string, most int) (list []*packFile, lost, err error) {
+	// Between the list and the opening, packs may have been made one.
+	for try := 1; ; try++ {
+		const tries = 3
+		if list, lost, err = openListed(dir, most); !errors.Is(lost, os.ErrNotExist) || try == tries {
+			return list, lost, err
+		}
+		closePacks(list)
+	}
+}
+
+func openListed(dir string, most int) (list []*packFile, lost, err error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "objects", "pack", "*.pack"))
 	if err != nil {
 		return nil, nil, err

@@ -54,7 +54,7 @@ func TestMirrorOfManyPushesStaysSmall(t *testing.T) {
 	}
 	m := overHTTP(t, r, 0)
 	var list []string
-	for i := range 60 {
+	for i := range 40 {
 		lines[rng.IntN(len(lines))] = fmt.Sprintf("push %d: %x\n", i, rng.Uint64())
 		list = append(list, r.commit("text", strings.Join(lines, "")))
 		if _, err := m.Fetch(t.Context(), list[i], "refs/heads/main"); err != nil {
@@ -67,7 +67,7 @@ func TestMirrorOfManyPushesStaysSmall(t *testing.T) {
 	}
 	mirror := &repo{t, m.Dir()}
 	mirror.git("fsck", "--full", "--strict") // each of them stands alone
-	for _, sha := range []string{list[0], list[30], list[59]} {
+	for _, sha := range []string{list[0], list[20], list[39]} {
 		if got := files(t, m, sha); len(got) != 41 || got["text"] != "file:"+r.git("show", sha+":text")+"\n" {
 			t.Errorf("%s has %d files", sha, len(got))
 		}
@@ -79,6 +79,35 @@ func TestMirrorOfManyPushesStaysSmall(t *testing.T) {
 	const aside = 20_000
 	if ours, theirs := below(t, filepath.Join(m.Dir(), "objects")), below(t, filepath.Join(gc, "objects")); float64(ours) > 1.5*float64(theirs)+aside {
 		t.Errorf("the mirror has %d bytes, git gc's %d", ours, theirs)
+	}
+}
+
+func TestNextFetchBringsOnlyWhatIsNew(t *testing.T) {
+	r := newRepo(t)
+	random := make([]byte, 400<<10)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(random)
+	r.write("big", string(random))
+	first := r.commit("a", "1")
+	second := r.commit("a", "2")
+	for _, depth := range []int{0, 1} {
+		for name, serve := range map[string]func() *httptest.Server{
+			"protocol 2": func() *httptest.Server { return serve(t, filepath.Dir(r.dir), "") },
+			"protocol 0": func() *httptest.Server { return serveOld(t, filepath.Dir(r.dir)) },
+		} {
+			m := mirrors(t).Mirror(git.Remote{Repository: "example.com/r", URL: serve().URL + "/" + filepath.Base(r.dir) + "/.git", Depth: depth})
+			r.git("update-ref", "refs/heads/main", first)
+			if _, err := m.Fetch(t.Context(), first, "refs/heads/main"); err != nil {
+				t.Fatal(err)
+			}
+			before := below(t, filepath.Join(m.Dir(), "objects"))
+			r.git("update-ref", "refs/heads/main", second)
+			if _, err := m.Fetch(t.Context(), second, "refs/heads/main"); err != nil {
+				t.Fatal(err)
+			}
+			if came := below(t, filepath.Join(m.Dir(), "objects")) - before; came > 10_000 {
+				t.Errorf("depth %d, %s: a push of one byte brings %d bytes", depth, name, came)
+			}
+		}
 	}
 }
 
@@ -160,9 +189,9 @@ func TestPushesAtOnceShareAFetch(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// One for the first, one with all others that fails for the one that is not
-	// there, one each until the rest come together, and those that look for it.
-	if n := asked.Load(); n > 20 {
+	// One for the first, two for the others, of which one is not there, and
+	// those that look for that one.
+	if n := asked.Load(); n > 8 {
 		t.Errorf("%d requests for %d pushes", n, len(list))
 	}
 }

@@ -87,8 +87,12 @@ type web struct {
 
 func (w web) connect(ctx context.Context) (conversation, error) {
 	home := &url.URL{Scheme: w.ep.Protocol, Host: w.ep.Host, Path: w.ep.Path}
-	if w.ep.Port != 0 {
-		home.Host = net.JoinHostPort(strings.Trim(w.ep.Host, "[]"), strconv.Itoa(w.ep.Port))
+	host := strings.Trim(w.ep.Host, "[]")
+	switch {
+	case w.ep.Port != 0:
+		home.Host = net.JoinHostPort(host, strconv.Itoa(w.ep.Port))
+	case strings.Contains(host, ":"):
+		home.Host = "[" + host + "]"
 	}
 	if path, query, ok := strings.Cut(w.ep.Path, "?"); ok {
 		home.Path, home.RawQuery = path, query
@@ -106,7 +110,7 @@ type webTalk struct {
 	web      web
 	home, at *url.URL // where it was sent to, and where it was redirected to
 	v2       bool
-	open     []io.Closer
+	open     []io.ReadCloser
 }
 
 // redirectError is a failure at another host than the one that was asked:
@@ -133,6 +137,14 @@ func (t *webTalk) close() error {
 
 // do sends a request, with the login only to where it is meant for.
 func (t *webTalk) do(method, path string, body []byte) (*http.Response, error) {
+	// What was asked before is read: its connection serves again, when it is
+	// read to its end.
+	for _, c := range t.open {
+		const most = 4 << 10
+		_, _ = io.CopyN(io.Discard, c, most)
+		_ = c.Close()
+	}
+	t.open = nil
 	u := *t.at
 	u.Path += path
 	if u.RawPath != "" {
