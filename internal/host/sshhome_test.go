@@ -29,7 +29,7 @@ func program(t *testing.T, s *hosttest.Server) string {
 
 func TestProgramIsCopiedOnceAndItsContentCheckedEachTime(t *testing.T) {
 	t.Parallel()
-	s := hosttest.Start(t, hosttest.Options{})
+	s := hosttest.Start(t, hosttest.Options{Empty: true})
 	far, p := proxied(t, s)
 	reaches(t, "the first time", far)
 	first, _ := p.Bytes()
@@ -63,7 +63,7 @@ func TestProgramIsCopiedOnceAndItsContentCheckedEachTime(t *testing.T) {
 
 func TestProgramsThatNobodyUsesGo(t *testing.T) {
 	t.Parallel()
-	s := hosttest.Start(t, hosttest.Options{})
+	s := hosttest.Start(t, hosttest.Options{Empty: true})
 	dir := filepath.Join(s.Home, ".cache/deployhook")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -136,7 +136,7 @@ func TestProgramOfAnotherArchitectureComesFromBesideOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	s := hosttest.Start(t, hosttest.Options{Env: []string{"PATH=" + fakes(t, map[string]string{"uname": "echo Linux " + machine}) + ":/usr/bin:/bin"}})
+	s := hosttest.Start(t, hosttest.Options{Empty: true, Env: []string{"PATH=" + fakes(t, map[string]string{"uname": "echo Linux " + machine}) + ":/usr/bin:/bin"}})
 	h := host.New(host.Options{State: t.TempDir(), Log: quiet(), Secret: readSecret, Program: filepath.Join(dir, "deployhook")})
 	t.Cleanup(h.Close)
 	openFar(t, h, s.Host())

@@ -38,6 +38,9 @@ type session struct {
 	signal string // that ended it
 	timer  *time.Timer
 	once   sync.Once
+
+	writing sync.Mutex // one writes, or says that no more comes
+	closing sync.Once
 }
 
 // login starts the agent: over there a shell looks whether its program is
@@ -63,6 +66,7 @@ func (s *session) login(ctx context.Context) (*Conn, error) {
 		if err = s.send(list, words[1:]); err == nil {
 			words, err = s.far()
 		}
+		s.link.line.patience(silenceTime)
 	}
 	if err == nil && words[0] != farRun {
 		err = s.problem(words)
@@ -165,15 +169,15 @@ func (s *session) send(list []program, words []string) error {
 		if len(words) != 1 || words[0] != p.arch {
 			continue
 		}
-		f, n, err := p.packed()
+		s.link.line.patience(0) // while this end is at work
+		f, err := s.remote.hosts.programs.packed(p)
 		if err != nil {
-			return fmt.Errorf("packing the agent's program %s: %w", p.path, err)
+			return err
 		}
-		defer f.Close()
-		s.conn.o.Log.Info("copying the agent's program", "host", s.name, "arch", p.arch, "bytes", n)
-		s.link.line.patience(stallTime)
-		defer s.link.line.patience(silenceTime)
-		_, err = fmt.Fprintln(s.ch, n)
+		s.conn.o.Log.Info("copying the agent's program", "host", s.name, "arch", p.arch, "bytes", f.Size())
+		// What is on its way at the end has to come through first.
+		s.link.line.patience(syncTime)
+		_, err = fmt.Fprintln(s.ch, f.Size())
 		if err == nil {
 			_, err = io.Copy(s.ch, f)
 		}
@@ -280,12 +284,22 @@ func (l *lastLine) text() string {
 
 func (s *session) Read(b []byte) (int, error) { return s.ch.Read(b) }
 
-func (s *session) Write(b []byte) (int, error) { return s.ch.Write(b) }
+func (s *session) Write(b []byte) (int, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.ch.Write(b)
+}
 
 // Close tells the agent to end. A host that takes nothing any more is not
 // waited for.
 func (s *session) Close() error {
-	go func() { _ = s.ch.CloseWrite() }()
+	s.closing.Do(func() {
+		go func() {
+			s.writing.Lock()
+			defer s.writing.Unlock()
+			_ = s.ch.CloseWrite()
+		}()
+	})
 	return nil
 }
 
