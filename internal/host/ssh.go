@@ -238,7 +238,9 @@ func shortQueue(c *net.TCPConn) {
 	raw, err := c.SyscallConn()
 	if err == nil {
 		// A kernel that does not know it queues more.
-		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost) })
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost)
+		})
 	}
 }
 
