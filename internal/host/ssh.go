@@ -90,7 +90,11 @@ func (r *remote) start(ctx context.Context, far *deploy.Host) (*Conn, error) {
 	s := &session{link: l, remote: r, name: far.Name, mark: "deployhook-far " + rand.Text() + " "}
 	s.conn = &Conn{
 		o: &r.hosts.o, packed: true, conn: s, process: s, done: make(chan struct{}),
-		bury: func() { s.bury(far) }, after: func() { l.close(); r.hosts.use(s.conn.nonce, false) },
+		bury: func() { s.bury(far) }, after: func() error {
+			l.close()
+			r.hosts.use(s.conn.nonce, false)
+			return s.unseen()
+		},
 	}
 	c, err := s.login(ctx)
 	if err != nil {

@@ -336,6 +336,16 @@ func (s *session) clean() bool {
 	return s.seen && s.code == 0 && s.signal == ""
 }
 
+// unseen is that nobody has seen its exit.
+func (s *session) unseen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seen {
+		return nil
+	}
+	return fmt.Errorf("the exit of the agent on %s was not seen: the next one there begins when it has ended, within %v", s.name, lostTime)
+}
+
 func (s *session) how() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
