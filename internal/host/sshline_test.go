@@ -103,7 +103,7 @@ func TestLostAgentThatDoesNotEndIsKilledBeforeTheNext(t *testing.T) {
 	p.Cut()
 	waitFor(t, "its end", result)
 	c.Close()
-	host.Backdate(h, far.Name, 50*time.Second)
+	host.Backdate(h, far.Name, 58*time.Second)
 	openFar(t, h, far)
 	for _, file := range []string{"pid", "away", "agent"} {
 		assertGone(t, filepath.Join(s.Root, file))
