@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -61,13 +64,69 @@ func (a *Agent) reuse(w http.ResponseWriter, r *http.Request) {
 		if before := p.Before(); before != "" {
 			t.before, _ = os.OpenRoot(before)
 		}
-		lacking.Bits, err = readLacking(r, t.reuse)
+		lacking.Bits, err = t.reuseAll(r)
 	}
 	if err != nil {
 		writeError(w, t.sentence(err))
 		return
 	}
 	_ = json.NewEncoder(w).Encode(lacking)
+}
+
+// reuseMost is how many files are reused at once: a file system is slow to
+// make files and quick to make several.
+const reuseMost = 4
+
+// reuseAll reuses what it can of a list, and gives the bits of what is lacking.
+func (t *tree) reuseAll(r *http.Request) ([]byte, error) {
+	type job struct {
+		at   int
+		file deploy.TreeFile
+	}
+	var mu sync.Mutex // of what follows
+	var had []bool
+	var failed error
+	jobs := make(chan job, 64)
+	var workers sync.WaitGroup
+	for range min(reuseMost, runtime.GOMAXPROCS(0)) {
+		u := &reuser{tree: t}
+		workers.Go(func() {
+			defer u.close()
+			for j := range jobs {
+				has, err := u.reuse(j.file)
+				mu.Lock()
+				had[j.at] = has
+				failed = cmp.Or(failed, err)
+				mu.Unlock()
+			}
+		})
+	}
+	bits, err := readLacking(r, func(f deploy.TreeFile) (bool, error) {
+		if err := release.ValidTreePath(f.Path); err != nil {
+			return false, err
+		}
+		mu.Lock()
+		had = append(had, false)
+		err := failed
+		mu.Unlock()
+		if err != nil || t.before == nil || f.Mode == deploy.TreeSymlink {
+			return false, err
+		}
+		// One at a time makes the directories.
+		if err := t.parent(f.Path); err != nil {
+			return false, err
+		}
+		jobs <- job{len(had) - 1, f}
+		return false, nil
+	})
+	close(jobs)
+	workers.Wait()
+	for i, has := range had {
+		if has {
+			bits[i/8] &^= 1 << (i % 8)
+		}
+	}
+	return bits, cmp.Or(err, failed)
 }
 
 // readBody reads a tree or a list, which may be compressed.
@@ -111,12 +170,10 @@ func readLacking(r *http.Request, has func(deploy.TreeFile) (bool, error)) ([]by
 // tree writes files below a directory and nowhere else: what the tree's own
 // links point to is never followed out of it.
 type tree struct {
-	dir     string
-	root    *os.Root
-	before  *os.Root // where unchanged files are; nil = nowhere
-	made    map[string]bool
-	copies  []byte // a buffer
-	noClone bool   // the file system has no copies that share their blocks
+	dir    string
+	root   *os.Root
+	before *os.Root // where unchanged files are; nil = nowhere
+	made   map[string]bool
 }
 
 func openTree(dir string) (*tree, error) {
@@ -152,7 +209,7 @@ func (t *tree) write(f deploy.TreeFile, content io.Reader) error {
 		}
 		return t.root.Symlink(string(target), f.Path)
 	}
-	file, err := t.create(f)
+	file, err := create(t.root, f.Path, f)
 	if err != nil {
 		return err
 	}
@@ -179,31 +236,65 @@ func (t *tree) parent(path string) error {
 	return nil
 }
 
-func (t *tree) create(f deploy.TreeFile) (*os.File, error) {
+// create makes a file of that name in a directory.
+func create(in *os.Root, name string, f deploy.TreeFile) (*os.File, error) {
 	mode := fs.FileMode(0o644)
 	if f.Mode == deploy.TreeExecutable {
 		mode = 0o755
 	}
-	file, err := t.root.OpenFile(f.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	file, err := in.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return nil, fmt.Errorf("writing %q: %w", f.Path, err)
 	}
 	return file, nil
 }
 
+// reuser makes files from those of the release before. It keeps the
+// directories of the file before open: the next one is likely to be there too.
+type reuser struct {
+	*tree
+	dir      string
+	old, new *os.Root // dir in the release before, nil = not there, and in this one
+	copies   []byte   // a buffer
+	noClone  bool     // the file system has no copies that share their blocks
+}
+
+func (u *reuser) close() {
+	for _, r := range []*os.Root{u.old, u.new} {
+		if r != nil {
+			r.Close()
+		}
+	}
+	u.old, u.new = nil, nil
+}
+
+// enter opens a directory in both releases.
+func (u *reuser) enter(dir string) (err error) {
+	if u.new != nil && u.dir == dir {
+		return nil
+	}
+	u.close()
+	u.dir = dir
+	if u.new, err = u.root.OpenRoot(dir); err == nil {
+		u.old, _ = u.before.OpenRoot(dir)
+	}
+	return err
+}
+
 // reuse makes a file from the one of the same path in the release before, and
 // says whether that was possible. What is there is never trusted to be what it
 // was: the new file's own content must hash to the blob. It is a file of its
-// own, as steps may edit either.
-func (t *tree) reuse(f deploy.TreeFile) (bool, error) {
-	if err := release.ValidTreePath(f.Path); err != nil {
-		return false, err
+// own, as steps may edit either. Its directory is there.
+func (u *reuser) reuse(f deploy.TreeFile) (bool, error) {
+	if err := u.enter(filepath.Dir(f.Path)); err != nil {
+		return false, fmt.Errorf("writing %q: %w", f.Path, err)
 	}
-	if t.before == nil || f.Mode == deploy.TreeSymlink {
+	if u.old == nil {
 		return false, nil
 	}
+	name := filepath.Base(f.Path)
 	// O_NONBLOCK: a pipe that a step put there has no writer.
-	old, err := t.before.OpenFile(f.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	old, err := u.old.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return false, nil // it is sent
 	}
@@ -211,19 +302,16 @@ func (t *tree) reuse(f deploy.TreeFile) (bool, error) {
 	if st, err := old.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() != f.Size {
 		return false, nil
 	}
-	if err := t.parent(f.Path); err != nil {
-		return false, err
-	}
-	file, err := t.create(f)
+	file, err := create(u.new, name, f)
 	if err != nil {
 		return false, err
 	}
-	same, werr := t.copy(file, old, f)
+	same, werr := u.copy(file, old, f)
 	if err := errors.Join(werr, file.Close()); err != nil {
 		return false, fmt.Errorf("writing %q: %w", f.Path, err)
 	}
 	if !same {
-		return false, t.root.Remove(f.Path)
+		return false, u.new.Remove(name)
 	}
 	return true, nil
 }
@@ -234,23 +322,23 @@ const cloneFrom = 128 << 10
 
 // copy copies a file and says whether the copy is the blob. Its error is one
 // of writing.
-func (t *tree) copy(to, from *os.File, f deploy.TreeFile) (bool, error) {
-	if t.copies == nil {
-		t.copies = make([]byte, 128<<10)
+func (u *reuser) copy(to, from *os.File, f deploy.TreeFile) (bool, error) {
+	if u.copies == nil {
+		u.copies = make([]byte, 128<<10)
 	}
 	sum := release.NewBlob(f.Size)
-	if f.Size >= cloneFrom && !t.noClone {
+	if f.Size >= cloneFrom && !u.noClone {
 		if err := unix.IoctlFileClone(int(to.Fd()), int(from.Fd())); err == nil {
-			n, err := io.CopyBuffer(sum, onlyReader{to}, t.copies)
+			n, err := io.CopyBuffer(sum, onlyReader{to}, u.copies)
 			return err == nil && n == f.Size && sum.Is(f.Blob), nil
 		}
-		t.noClone = true
+		u.noClone = true
 	}
 	n := int64(0)
 	for {
-		got, err := from.Read(t.copies)
-		sum.Write(t.copies[:got])
-		if _, werr := to.Write(t.copies[:got]); werr != nil {
+		got, err := from.Read(u.copies)
+		sum.Write(u.copies[:got])
+		if _, werr := to.Write(u.copies[:got]); werr != nil {
 			return false, werr
 		}
 		n += int64(got)

@@ -4,6 +4,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -269,9 +270,9 @@ func (w *way) bury() {
 // Conn is an agent in use.
 type Conn struct {
 	o       *Options
-	bury    func() // ends what it left when it did not clean up
-	after   func() // gives back what it needed; nil: nothing
-	packed  bool   // trees are compressed on the way
+	bury    func()       // ends what it left when it did not clean up
+	after   func() error // gives back what it needed, and says whether its exit was not seen; nil: nothing
+	packed  bool         // trees are compressed on the way
 	nonce   string
 	version string // as the agent says it
 	conn    net.Conn
@@ -367,7 +368,8 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Close ends the connection, and so the agent with all that it started, and
 // waits for its exit. One that does not end is killed; what a killed one left
-// is ended too.
+// is ended too. Over SSH its exit may not be seen, which is an error; then the
+// next Open of that host sees to it.
 func (c *Conn) Close() error {
 	err := c.end()
 	if !c.process.clean() {
@@ -376,13 +378,13 @@ func (c *Conn) Close() error {
 	return err
 }
 
-func (c *Conn) end() error {
+func (c *Conn) end() (err error) {
 	if c.client != nil {
 		c.client.CloseIdleConnections()
 	}
 	c.conn.Close()
 	if c.after != nil {
-		defer c.after()
+		defer func() { err = cmp.Or(err, c.after()) }()
 	}
 	select {
 	case <-c.done:

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"deployhook/internal/agent/wire"
 	"deployhook/internal/deploy"
@@ -89,7 +90,11 @@ func (r *remote) start(ctx context.Context, far *deploy.Host) (*Conn, error) {
 	s := &session{link: l, remote: r, name: far.Name, mark: "deployhook-far " + rand.Text() + " "}
 	s.conn = &Conn{
 		o: &r.hosts.o, packed: true, conn: s, process: s, done: make(chan struct{}),
-		bury: func() { s.bury(far) }, after: func() { l.close(); r.hosts.use(s.conn.nonce, false) },
+		bury: func() { s.bury(far) }, after: func() error {
+			l.close()
+			r.hosts.use(s.conn.nonce, false)
+			return s.unseen()
+		},
 	}
 	c, err := s.login(ctx)
 	if err != nil {
@@ -205,6 +210,9 @@ func (h *Hosts) link(ctx context.Context, far *deploy.Host) (*link, error) {
 	if err != nil {
 		return nil, via(route, 0, first.dialError(ctx, err))
 	}
+	if tcp, ok := raw.(*net.TCPConn); ok {
+		shortQueue(tcp)
+	}
 	l := &link{line: watch(raw, silenceTime)}
 	stop := context.AfterFunc(ctx, func() { l.line.Close() })
 	defer stop()
@@ -223,6 +231,21 @@ func (h *Hosts) link(ctx context.Context, far *deploy.Host) (*link, error) {
 		}
 	}
 	return l, nil
+}
+
+// unsentMost is how many bytes may wait here until a slow line takes them.
+const unsentMost = 128 << 10
+
+// shortQueue keeps the kernel from queueing more than a slow line sends soon:
+// what asks whether the other end is there would wait behind it.
+func shortQueue(c *net.TCPConn) {
+	raw, err := c.SyscallConn()
+	if err == nil {
+		// A kernel that does not know it queues more.
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost)
+		})
+	}
 }
 
 // via names the host on the way that an error is of.

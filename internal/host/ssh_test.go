@@ -63,7 +63,7 @@ func TestStepRunsOverSSH(t *testing.T) {
 
 func BenchmarkOpenOverSSH(b *testing.B) {
 	s := hosttest.Start(b, hosttest.Options{})
-	h := host.New(host.Options{State: b.TempDir(), Log: quiet(), Secret: readSecret, Program: staticProgram(b)})
+	h := host.New(host.Options{State: b.TempDir(), Log: quiet(), Secret: readSecret, Program: smallProgram(b)})
 	defer h.Close()
 	for b.Loop() {
 		c, err := h.Open(b.Context(), s.Host(), deploy.DeployAgent)

@@ -49,6 +49,7 @@ func TestWhatIsWrongWithAHostIsOneSentence(t *testing.T) {
 	other := map[string]string{"amd64": "aarch64", "arm64": "x86_64"}[runtime.GOARCH]
 	otherArch := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
 	bare := fakes(t, map[string]string{"uname": `/usr/bin/uname "$@"`, "sh": `exec /bin/sh "$@"`})
+	h := copies(t, smallProgram(t))
 	for what, tt := range map[string]struct {
 		o    hosttest.Options
 		want string // a pattern
@@ -76,7 +77,7 @@ func TestWhatIsWrongWithAHostIsOneSentence(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := hosttest.Start(t, tt.o)
-			err := sentence(t, near(t), s.Host())
+			err := sentence(t, h, s.Host())
 			if !regexp.MustCompile(tt.want).MatchString(err.Error()) {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}

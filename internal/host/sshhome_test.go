@@ -29,11 +29,20 @@ func program(t *testing.T, s *hosttest.Server) string {
 
 func TestProgramIsCopiedOnceAndItsContentCheckedEachTime(t *testing.T) {
 	t.Parallel()
-	s := hosttest.Start(t, hosttest.Options{})
+	s := hosttest.Start(t, hosttest.Options{Empty: true})
 	far, p := proxied(t, s)
-	reaches(t, "the first time", far)
+	h := copies(t, smallProgram(t))
+	reaches := func(what string) {
+		c, err := h.Open(t.Context(), far, deploy.TestAgent)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			return
+		}
+		c.Close()
+	}
+	reaches("the first time")
 	first, _ := p.Bytes()
-	reaches(t, "the second time", far)
+	reaches("the second time")
 	second, _ := p.Bytes()
 	if first < 1_000_000 || second-first > 50_000 {
 		t.Errorf("the first login took %d bytes, the second %d", first, second-first)
@@ -51,7 +60,7 @@ func TestProgramIsCopiedOnceAndItsContentCheckedEachTime(t *testing.T) {
 		if err := os.WriteFile(name, content, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		reaches(t, what, far)
+		reaches(what)
 		if b, err := os.ReadFile(program(t, s)); err != nil || !bytes.Equal(b, whole) {
 			t.Errorf("%s: the program was not put right: %d bytes, %v", what, len(b), err)
 		}
@@ -63,7 +72,7 @@ func TestProgramIsCopiedOnceAndItsContentCheckedEachTime(t *testing.T) {
 
 func TestProgramsThatNobodyUsesGo(t *testing.T) {
 	t.Parallel()
-	s := hosttest.Start(t, hosttest.Options{})
+	s := hosttest.Start(t, hosttest.Options{Empty: true})
 	dir := filepath.Join(s.Home, ".cache/deployhook")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -79,7 +88,8 @@ func TestProgramsThatNobodyUsesGo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := openFar(t, near(t), s.Host())
+	h := copies(t, smallProgram(t))
+	c := openFar(t, h, s.Host())
 	gone := func() bool {
 		for _, name := range []string{"agent-old", ".new-half"} {
 			if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
@@ -107,9 +117,15 @@ func TestProgramsThatNobodyUsesGo(t *testing.T) {
 	if err := os.Chtimes(name, days(400), days(400)); err != nil {
 		t.Fatal(err)
 	}
-	reaches(t, "again", s.Host())
-	if st, err := os.Stat(name); err != nil || time.Since(st.ModTime()) > time.Hour {
-		t.Errorf("its use was not noted: %v, %v", st, err)
+	openFar(t, h, s.Host())
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		st, err := os.Stat(name)
+		if err == nil && time.Since(st.ModTime()) < time.Hour {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("its use was not noted: %v, %v", st, err)
+		}
 	}
 }
 
@@ -118,7 +134,7 @@ func TestProgramOfAnotherArchitectureComesFromBesideOurs(t *testing.T) {
 	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
 	machine := map[string]string{"amd64": "aarch64", "arm64": "x86_64"}[runtime.GOARCH]
 	dir := t.TempDir()
-	own, err := os.ReadFile("/proc/self/exe")
+	own, err := os.ReadFile(smallProgram(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,10 +152,8 @@ func TestProgramOfAnotherArchitectureComesFromBesideOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	s := hosttest.Start(t, hosttest.Options{Env: []string{"PATH=" + fakes(t, map[string]string{"uname": "echo Linux " + machine}) + ":/usr/bin:/bin"}})
-	h := host.New(host.Options{State: t.TempDir(), Log: quiet(), Secret: readSecret, Program: filepath.Join(dir, "deployhook")})
-	t.Cleanup(h.Close)
-	openFar(t, h, s.Host())
+	s := hosttest.Start(t, hosttest.Options{Empty: true, Env: []string{"PATH=" + fakes(t, map[string]string{"uname": "echo Linux " + machine}) + ":/usr/bin:/bin"}})
+	openFar(t, copies(t, filepath.Join(dir, "deployhook")), s.Host())
 	if b, err := os.ReadFile(program(t, s)); err != nil || !strings.HasSuffix(string(b), "other") {
 		t.Errorf("the wrong program was copied: %d bytes, %v", len(b), err)
 	}
@@ -164,11 +178,12 @@ func TestLoginThatPrintsMuchIsSkipped(t *testing.T) {
 	}
 }
 
-// staticProgram is deployhook as it is shipped: it needs nothing of a host.
-func staticProgram(t testing.TB) string {
+// smallProgram is an agent that needs nothing of a host, as deployhook does,
+// and is copied sooner.
+func smallProgram(t testing.TB) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "deployhook")
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", name, "deployhook/cmd/deployhook")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", name, "deployhook/internal/host/testdata/agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -176,11 +191,18 @@ func staticProgram(t testing.TB) string {
 	return name
 }
 
+// copies is a near end that copies that program.
+func copies(t *testing.T, name string) *host.Hosts {
+	t.Helper()
+	h := host.New(host.Options{State: t.TempDir(), Log: quiet(), Secret: readSecret, Version: "1.2", Program: name})
+	t.Cleanup(h.Close)
+	return h
+}
+
 func TestHostWithBusyBoxAndNothingElse(t *testing.T) {
 	t.Parallel()
 	s := hosttest.Start(t, hosttest.Options{BusyBox: true})
-	h := host.New(host.Options{State: t.TempDir(), Log: quiet(), Secret: readSecret, Program: staticProgram(t)})
-	t.Cleanup(h.Close)
+	h := copies(t, smallProgram(t))
 	for n := range 2 {
 		c := openFar(t, h, s.Host())
 		if _, err := c.OpenRelease(t.Context(), host.OpenRelease{Path: "/srv", Daemon: "d", Run: int64(n + 1), Job: "deploy"}); err != nil {

@@ -75,7 +75,9 @@ func TestLostConnectionIsAFailureAndItsStepsEnd(t *testing.T) {
 	if err := waitFor(t, "its end", result); !errors.Is(err, host.ErrGone) || err.Error() != "the agent ended during the job (the connection to web1 was lost)" {
 		t.Errorf("got %v", err)
 	}
-	c.Close()
+	if err := c.Close(); err == nil || !strings.HasPrefix(err.Error(), "the exit of the agent on web1 was not seen: ") {
+		t.Errorf("Close says %v", err)
+	}
 	// The next agent comes when the lost one has ended, with all it had started.
 	next := openFar(t, h, far)
 	for _, file := range []string{"pid", "away", "agent"} {
@@ -101,7 +103,7 @@ func TestLostAgentThatDoesNotEndIsKilledBeforeTheNext(t *testing.T) {
 	p.Cut()
 	waitFor(t, "its end", result)
 	c.Close()
-	host.Backdate(h, far.Name, 50*time.Second)
+	host.Backdate(h, far.Name, 58*time.Second)
 	openFar(t, h, far)
 	for _, file := range []string{"pid", "away", "agent"} {
 		assertGone(t, filepath.Join(s.Root, file))
@@ -232,6 +234,22 @@ func TestKilledAgentOverSSHIsExplainedAndBuried(t *testing.T) {
 			assertGone(t, filepath.Join(dir, "away"))
 		})
 	}
+}
+
+func TestSessionThatIsKilledIsAFailureAndItsStepsEnd(t *testing.T) {
+	t.Parallel()
+	s := hosttest.Start(t, hosttest.Options{})
+	h := near(t)
+	c := openFar(t, h, s.Host())
+	_, err := c.Step(t.Context(), host.Step{ID: "1", Dir: s.Root,
+		Command: `(setsid sh -c 'trap "" TERM; echo $$ > away; exec sleep 1000' &); until [ -s away ]; do sleep 0.01; done; echo $$ > pid; read -r _ _ _ sshd _ < /proc/$PPID/stat; kill -KILL "$sshd"; sleep 1000`}, func(uint8, []byte) {})
+	if !errors.Is(err, host.ErrGone) || err.Error() != "the agent ended during the job (the connection to web1 was lost)" {
+		t.Errorf("got %v", err)
+	}
+	c.Close()
+	openFar(t, h, s.Host())
+	assertGone(t, filepath.Join(s.Root, "pid"))
+	assertGone(t, filepath.Join(s.Root, "away"))
 }
 
 func TestAgentsOfADaemonThatWasKilledEndBeforeTheNextOneBegins(t *testing.T) {

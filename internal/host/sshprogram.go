@@ -1,7 +1,6 @@
 package host
 
 import (
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 // machines are the names that uname has for the architectures of Go.
@@ -28,8 +29,9 @@ type programs struct {
 	own string // of this machine's architecture
 	dir string // where the others are
 
-	mu   sync.Mutex
-	sums map[string]summed
+	mu    sync.Mutex
+	sums  map[string]summed
+	packs map[string]*io.SectionReader // by sum
 }
 
 // summed is the hash of a file as long as it is the same one.
@@ -45,7 +47,7 @@ type program struct {
 }
 
 func newPrograms(own string) *programs {
-	p := &programs{own: own, sums: map[string]summed{}}
+	p := &programs{own: own, sums: map[string]summed{}, packs: map[string]*io.SectionReader{}}
 	if p.own == "" {
 		// Also when its file was replaced meanwhile: the agent must be of this version.
 		p.own = "/proc/self/exe"
@@ -108,30 +110,43 @@ func (p *programs) sum(path string) (string, error) {
 	return sum, nil
 }
 
-// packed is a program as it is sent, in a file that has no name any more.
-func (p *program) packed() (*os.File, int64, error) {
-	from, err := os.Open(p.path)
+// packed is a program as it is sent: several hosts may lack it at once.
+func (p *programs) packed(what program) (*io.SectionReader, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	had := p.packs[what.sum]
+	if had == nil {
+		var err error
+		if had, err = pack(what.path); err != nil {
+			return nil, fmt.Errorf("packing the agent's program %s: %w", what.path, err)
+		}
+		p.packs[what.sum] = had
+	}
+	return io.NewSectionReader(had, 0, had.Size()), nil
+}
+
+// pack compresses a file into one that has no name, and ends with this process.
+func pack(path string) (*io.SectionReader, error) {
+	from, err := os.Open(path)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer from.Close()
 	to, err := os.CreateTemp("", "deployhook-agent-")
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	os.Remove(to.Name())
 	z, _ := gzip.NewWriterLevel(to, gzip.BestSpeed) // its only error is a level that is none
 	_, err = io.Copy(z, from)
 	if err = errors.Join(err, z.Close()); err == nil {
-		var n int64
-		if n, err = to.Seek(0, io.SeekEnd); err == nil {
-			if _, err = to.Seek(0, io.SeekStart); err == nil {
-				return to, n, nil
-			}
+		var st os.FileInfo
+		if st, err = to.Stat(); err == nil {
+			return io.NewSectionReader(to, 0, st.Size()), nil
 		}
 	}
 	to.Close()
-	return nil, 0, err
+	return nil, err
 }
 
 // archOf is the architecture that uname names.

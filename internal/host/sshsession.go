@@ -41,6 +41,7 @@ type session struct {
 	signal string // that ended it
 	timer  *time.Timer
 	once   sync.Once
+
 }
 
 // login starts the agent: over there a shell looks whether its program is
@@ -66,6 +67,7 @@ func (s *session) login(ctx context.Context) (*Conn, error) {
 		if err = s.send(list, words[1:]); err == nil {
 			words, err = s.far()
 		}
+		s.link.line.patience(silenceTime)
 	}
 	if err == nil && words[0] != farRun {
 		err = s.problem(words)
@@ -168,15 +170,15 @@ func (s *session) send(list []program, words []string) error {
 		if len(words) != 1 || words[0] != p.arch {
 			continue
 		}
-		f, n, err := p.packed()
+		s.link.line.patience(0) // while this end is at work
+		f, err := s.remote.hosts.programs.packed(p)
 		if err != nil {
-			return fmt.Errorf("packing the agent's program %s: %w", p.path, err)
+			return err
 		}
-		defer f.Close()
-		s.conn.o.Log.Info("copying the agent's program", "host", s.name, "arch", p.arch, "bytes", n)
-		s.link.line.patience(stallTime)
-		defer s.link.line.patience(silenceTime)
-		_, err = fmt.Fprintln(s.ch, n)
+		s.conn.o.Log.Info("copying the agent's program", "host", s.name, "arch", p.arch, "bytes", f.Size())
+		// What is on its way at the end has to come through first.
+		s.link.line.patience(syncTime)
+		_, err = fmt.Fprintln(s.ch, f.Size())
 		if err == nil {
 			_, err = io.Copy(s.ch, f)
 		}
@@ -337,6 +339,16 @@ func (s *session) clean() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.seen && s.code == 0 && s.signal == ""
+}
+
+// unseen is that nobody has seen its exit.
+func (s *session) unseen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seen {
+		return nil
+	}
+	return fmt.Errorf("the exit of the agent on %s was not seen: the next one there begins when it has ended, within %v", s.name, lostTime)
 }
 
 func (s *session) how() string {

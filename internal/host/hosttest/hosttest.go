@@ -7,8 +7,11 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +34,9 @@ type Options struct {
 	Config []string // further lines of sshd_config
 	Bashrc string   // what stands in ~/.bashrc
 	Env    []string // further variables of a session, KEY=value without spaces
+	// Empty has no program of an agent; else the test's own is there, so that
+	// not every test copies it.
+	Empty bool
 
 	// Command is what runs in place of what is asked for, which stands in
 	// $SSH_ORIGINAL_COMMAND. With Mount or BusyBox it runs in there.
@@ -136,9 +143,55 @@ func Start(t testing.TB, o Options) *Server {
 		config = append(config, "ForceCommand "+session)
 	}
 	s.Write("sshd_config", strings.Join(append(o.Config, config...), "\n")+"\n")
+	if !o.Empty && !o.BusyBox {
+		s.seed()
+	}
 	s.Up()
 	t.Cleanup(s.Down)
 	return s
+}
+
+// ownSum is the SHA-256 of the test's own binary.
+var ownSum = sync.OnceValues(func() (string, error) {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), err
+})
+
+// seed puts the test's own binary where an agent's program is looked for.
+func (s *Server) seed() {
+	s.t.Helper()
+	sum, err := ownSum()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	dir := filepath.Join(s.Home, ".cache", "deployhook")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	name := filepath.Join(dir, "agent-"+sum)
+	if os.Link(exe, name) == nil {
+		return
+	}
+	// On another file system.
+	syscall.ForkLock.RLock() // a process that is started meanwhile would hold it open for writing
+	defer syscall.ForkLock.RUnlock()
+	b, err := os.ReadFile(exe)
+	if err == nil {
+		err = os.WriteFile(name, b, 0o700)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // session is the script that runs in place of what is asked for, if one must.
