@@ -4,7 +4,7 @@ package deploy
 type TreeMode string
 
 // The kinds of files that git knows and that a release may hold. Submodules
-// have no mode here: a commit with one is refused.
+// have no mode here: their files stand below their paths.
 const (
 	TreePlain      TreeMode = "file"       // 0644
 	TreeExecutable TreeMode = "executable" // 0755
@@ -16,5 +16,5 @@ type TreeFile struct {
 	Path string   // relative, slash-separated, as git has it: any bytes but NUL
 	Mode TreeMode // plain, executable or symlink
 	Size int64    // bytes
-	Blob string   // SHA-1 of the git blob, hex
+	Blob string   // SHA-1 that a git blob of its content has, hex
 }

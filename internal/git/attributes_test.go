@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -97,6 +98,35 @@ func sameFiles(t *testing.T, got, want map[string]string) {
 	}
 }
 
+// each makes a commit on a base for each content of a file, with one process.
+func (r *repo) each(base, name string, contents []string) (commits []string) {
+	r.t.Helper()
+	var in strings.Builder
+	for i, c := range contents {
+		fmt.Fprintf(&in, "commit refs/heads/each/%d\nmark :%d\ncommitter a <a@example.com> 1700000000 +0000\ndata 1\nx\nfrom %s\nM 100644 inline %s\ndata %d\n%s\n\n", i, i+1, base, name, len(c)+1, c)
+	}
+	marks := filepath.Join(r.t.TempDir(), "marks")
+	cmd := exec.Command("git", "fast-import", "--quiet", "--export-marks="+marks)
+	cmd.Dir, cmd.Stdin = r.dir, strings.NewReader(in.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		r.t.Fatalf("%v: %s", err, out)
+	}
+	b, err := os.ReadFile(marks)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	commits = make([]string, len(contents))
+	for line := range strings.Lines(string(b)) {
+		var n int
+		var sha string
+		if _, err := fmt.Sscanf(line, ":%d %s", &n, &sha); err != nil {
+			r.t.Fatal(err)
+		}
+		commits[n-1] = sha
+	}
+	return commits
+}
+
 func TestExportIgnoreIsThatOfGitArchive(t *testing.T) {
 	t.Parallel()
 	r := newRepo(t)
@@ -109,7 +139,9 @@ func TestExportIgnoreIsThatOfGitArchive(t *testing.T) {
 	for _, f := range all {
 		r.write(f, f)
 	}
-	for i, tt := range []string{
+	base := r.commit("last", "last")
+	all = append(all, "last")
+	cases := []string{
 		"tests export-ignore", "tests/ export-ignore", "/tests export-ignore", "/tests/ export-ignore", "tests/* export-ignore", "tests/** export-ignore", "**/tests export-ignore", "**/tests/ export-ignore", "src/tests export-ignore",
 		"*.txt export-ignore", "*.txt export-ignore\na.txt -export-ignore", "*.txt export-ignore\na.txt !export-ignore", "a.txt -export-ignore\n*.txt export-ignore", "*.txt export-ignore=yes", "*.txt export-ignore=true", "*.txt -export-ignore",
 		"build export-ignore", "build/ export-ignore", "/build export-ignore", "docs/build export-ignore", "docs/**/build export-ignore", "docs/** export-ignore", "lib/**/z.c export-ignore", "lib/*/z.c export-ignore", "lib/x* export-ignore", "lib/f*.[ch] export-ignore",
@@ -121,8 +153,10 @@ func TestExportIgnoreIsThatOfGitArchive(t *testing.T) {
 		"!a.txt export-ignore", `\!not export-ignore`, "#hash export-ignore", `\#hash export-ignore`, "-dash export-ignore", "  a export-ignore", "\ta\texport-ignore\t", "a export-ignore bad=value=x", "a export-ignore b@d", "a export-ignore -", "a export-ignore !", "a export-ignore -text=x", "a -export-ignore export-ignore", "a export-ignore -export-ignore", "a export-ignore !export-ignore",
 		"a export-ignore\r", "\ufeffa export-ignore", "a export-ignore\nb.txt export-ignore", "a", "a export-ignore\x00\nb.txt export-ignore", "/ export-ignore", "./a export-ignore", "a/ export-ignore", "// export-ignore", "UPPER export-ignore", "README.md LICENSE export-ignore", ".gitattributes export-ignore", ".git* export-ignore", "/.github export-ignore", ".github/** export-ignore", "tests/deep export-ignore", "tests export-ignore\ntests/a.go -export-ignore", "dir.d export-ignore",
 		strings.Repeat("x", 2040) + " export-ignore\na export-ignore", "a export-ignore " + strings.Repeat("y", 2050), "**/**/**/z.c export-ignore", "lib/**/**/z.c export-ignore", "**z.c export-ignore", "lib/**.c export-ignore", "*/**/z.c export-ignore", "foo/*/b*r export-ignore", "foo/***/bar export-ignore", `foo/**\/bar export-ignore`,
-	} {
-		commit := r.commit(".gitattributes", tt+"\n")
+	}
+	commits := r.each(base, ".gitattributes", cases)
+	for i, tt := range cases {
+		commit := commits[i]
 		if _, err := m.Fetch(t.Context(), commit, "refs/heads/main"); err != nil {
 			t.Fatal(err)
 		}
