@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/klauspost/compress/zlib"
@@ -32,6 +33,29 @@ type packFile struct {
 	size   int64 // of the pack, without its checksum
 	n, far int64 // objects, and offsets that need more than 31 bits
 	fan    [256]uint32
+
+	asked atomic.Int64                 // how often it was looked into
+	mem   atomic.Pointer[bytes.Reader] // the index, when that was often
+}
+
+// An index that is looked into often is read at once.
+const (
+	askedOften = 256
+	indexMost  = 8 << 20 // bytes
+)
+
+// index gives the index to look into.
+func (p *packFile) index() io.ReaderAt {
+	if r := p.mem.Load(); r != nil {
+		return r
+	}
+	if size := idxLeast + p.n*(idLen+8) + p.far*8; p.asked.Add(1) == askedOften && size <= indexMost {
+		b := make([]byte, size)
+		if _, err := p.idx.ReadAt(b, 0); err == nil {
+			p.mem.Store(bytes.NewReader(b))
+		}
+	}
+	return p.idx
 }
 
 const (
@@ -122,6 +146,7 @@ func (p *packFile) close() {
 // find gives where an object is in the pack.
 func (p *packFile) find(id plumbing.Hash) (offset int64, ok bool, err error) {
 	const little = 32 // ids that are read at once
+	idx := p.index()
 	low, high := int64(0), int64(p.fan[id[0]])
 	if id[0] > 0 {
 		low = int64(p.fan[id[0]-1])
@@ -129,7 +154,7 @@ func (p *packFile) find(id plumbing.Hash) (offset int64, ok bool, err error) {
 	var buf [little * idLen]byte
 	for high-low > little {
 		mid := (low + high) / 2
-		if _, err := p.idx.ReadAt(buf[:idLen], idxHead+mid*idLen); err != nil {
+		if _, err := idx.ReadAt(buf[:idLen], idxHead+mid*idLen); err != nil {
 			return 0, false, p.bad(err)
 		}
 		if bytes.Compare(buf[:idLen], id[:]) <= 0 {
@@ -139,7 +164,7 @@ func (p *packFile) find(id plumbing.Hash) (offset int64, ok bool, err error) {
 		}
 	}
 	list := buf[:(high-low)*idLen]
-	if _, err := p.idx.ReadAt(list, idxHead+low*idLen); err != nil {
+	if _, err := idx.ReadAt(list, idxHead+low*idLen); err != nil {
 		return 0, false, p.bad(err)
 	}
 	for ; len(list) > 0; list, low = list[idLen:], low+1 {
@@ -178,7 +203,8 @@ func (p *packFile) beside(id plumbing.Hash) (list []plumbing.Hash, err error) {
 // offset gives where the object is that is the nth of the index.
 func (p *packFile) offset(n int64) (int64, error) {
 	var b [8]byte
-	if _, err := p.idx.ReadAt(b[:4], idxHead+p.n*(idLen+4)+n*4); err != nil {
+	idx := p.index()
+	if _, err := idx.ReadAt(b[:4], idxHead+p.n*(idLen+4)+n*4); err != nil {
 		return 0, p.bad(err)
 	}
 	at := int64(binary.BigEndian.Uint32(b[:4]))
@@ -187,7 +213,7 @@ func (p *packFile) offset(n int64) (int64, error) {
 		if n >= p.far {
 			return 0, p.bad(errors.New("an offset is missing"))
 		}
-		if _, err := p.idx.ReadAt(b[:], idxHead+p.n*(idLen+8)+n*8); err != nil {
+		if _, err := idx.ReadAt(b[:], idxHead+p.n*(idLen+8)+n*8); err != nil {
 			return 0, p.bad(err)
 		}
 		at = int64(binary.BigEndian.Uint64(b[:]))
