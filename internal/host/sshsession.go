@@ -41,7 +41,6 @@ type session struct {
 	signal string // that ended it
 	timer  *time.Timer
 	once   sync.Once
-
 }
 
 // login starts the agent: over there a shell looks whether its program is
