@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -295,6 +296,7 @@ func (s *Server) Up() {
 			s.t.Fatal(err)
 		}
 	}
+	before := s.Log()
 	cmd := exec.Command(sshdPath, "-D", "-e", "-f", filepath.Join(s.Dir, "sshd_config"))
 	cmd.Stderr = s.log
 	cmd.WaitDelay = time.Second // its sessions have its stderr, too
@@ -304,14 +306,10 @@ func (s *Server) Up() {
 	s.mu.Lock()
 	s.cmd = cmd
 	s.mu.Unlock()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		c, err := net.Dial("tcp", net.JoinHostPort(s.Address, fmt.Sprint(s.Port)))
-		if err == nil {
-			c.Close()
-			return
-		}
+	// Its own word counts: something else could answer at the port.
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(s.Log()[len(before):], "Server listening on "); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.t.Fatalf("sshd does not answer: %v\n%s", err, s.Log())
+			s.t.Fatalf("sshd does not answer:\n%s", s.Log())
 		}
 	}
 }
@@ -344,12 +342,18 @@ func (s *Server) YAML() string {
 		s.Name, s.Address, s.Port, s.User, s.Identity, s.HostKey)
 }
 
+// freePort finds a port below those that the kernel gives to connections and
+// to who asks for any: none of them can take it before sshd does.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const low, high = 12000, 32000
+	for range 100 {
+		port := low + mathrand.IntN(high-low)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
