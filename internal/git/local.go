@@ -98,7 +98,14 @@ func (m *Mirror) copyFrom(ctx context.Context, path string, to *objects, hash pl
 	if err != nil {
 		return m.explain(ctx, err)
 	}
-	defer from.close()
+	defer func() { from.close() }()
+	if !from.has(hash) {
+		// Somebody may write to it now: what was listed may have another name since.
+		from.close()
+		if from, err = local(path).open(); err != nil {
+			return m.explain(ctx, err)
+		}
+	}
 	edge, err := from.shallow()
 	if err != nil {
 		return m.explain(ctx, errors.New("its list of shallow commits cannot be read"))

@@ -59,7 +59,7 @@ func (m *Mirror) open() (*objects, error) {
 // left to the library.
 func foreign(dir string) *objects {
 	o := &objects{dir: dir, Storage: filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(cacheBytes),
-		filesystem.Options{ExclusiveAccess: true, LargeObjectThreshold: streamAbove, MaxOpenDescriptors: packsOpen})}
+		filesystem.Options{LargeObjectThreshold: streamAbove, MaxOpenDescriptors: packsOpen})}
 	// What cannot be opened, the library may still find elsewhere.
 	o.list, _, _ = openPacks(dir, packsOpen)
 	return o

@@ -181,7 +181,7 @@ func (s *session) send(list []program, words []string) error {
 		if err == nil {
 			_, err = io.Copy(s.ch, f)
 		}
-		if err != nil && s.lives() {
+		if err != nil && !s.exited() {
 			return unreachable("the connection was lost while the agent's program was sent")
 		}
 		return nil // one that has ended has said why
@@ -196,6 +196,18 @@ func (s *session) lives() bool {
 	default:
 		return true
 	}
+}
+
+// exited says whether its shell has ended, of which the word may come a moment
+// after nothing is taken any more.
+func (s *session) exited() bool {
+	select {
+	case <-s.conn.done:
+	case <-time.After(exitTime):
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen
 }
 
 // problem is what the shell over there could not do.
