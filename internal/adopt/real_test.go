@@ -63,14 +63,13 @@ append :linked_files, "config/master.key"
 		run(dir+"/origin", "git", "add", "-A")
 		run(dir+"/origin", "git", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-qm", text)
 		commits = append(commits, run(dir+"/origin", "git", "rev-parse", "HEAD"))
-		second := time.Now().Unix()
 		run(dir+"/app", cap, "production", "deploy")
 		target, err := os.Readlink(dir + "/srv/current")
 		if err != nil || !filepath.IsAbs(target) {
 			t.Fatalf("current points to %q, %v", target, err)
 		}
 		releases = append(releases, filepath.Base(target))
-		for time.Now().Unix() == second {
+		for time.Now().UTC().Format("20060102150405") <= releases[len(releases)-1] {
 			time.Sleep(10 * time.Millisecond) // its names have no finer time
 		}
 	}
