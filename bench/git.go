@@ -68,7 +68,7 @@ func gitExport(args []string) error {
 		i := -1
 		want = func(deploy.TreeFile) bool { i++; return !same[i] }
 	}
-	return m.WalkSome(ctx, commit, want, func(f deploy.TreeFile, r io.Reader) error {
+	return m.Export(commit, git.View{}).WalkSome(ctx, want, func(f deploy.TreeFile, r io.Reader) error {
 		if err := o.parent(f.Path); err != nil {
 			return err
 		}
@@ -120,7 +120,7 @@ func (o *exporter) reuse(m *git.Mirror, commit, before string) (map[int]bool, er
 		})
 	}
 	n := 0
-	err := m.List(context.Background(), commit, func(f deploy.TreeFile) error {
+	err := m.Export(commit, git.View{}).List(context.Background(), func(f deploy.TreeFile) error {
 		if err := o.parent(f.Path); err != nil {
 			return err
 		}

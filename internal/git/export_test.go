@@ -14,6 +14,16 @@ import (
 	"deployhook/internal/deploy"
 )
 
+// Walk gives every file of a commit, as it stands in the repository.
+func (m *Mirror) Walk(ctx context.Context, commit string, fn func(deploy.TreeFile, io.Reader) error) error {
+	return m.Export(commit, View{}).Walk(ctx, fn)
+}
+
+// Measure counts a commit's files and their bytes.
+func (m *Mirror) Measure(ctx context.Context, commit string) (files int, size int64, err error) {
+	return m.Export(commit, View{}).Measure(ctx)
+}
+
 // SetStallTime changes for one test how long a server may send nothing.
 func SetStallTime(t *testing.T, d time.Duration) {
 	old := stallTime.Swap(int64(d))

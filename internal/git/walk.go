@@ -24,23 +24,13 @@ const (
 // filesMost is how many files a commit may have, directories counted too.
 var filesMost = 2_000_000
 
-// Walk gives every file of a commit, in git's order. fn reads the content,
-// which is valid until it returns, or leaves it; a link's content is its
-// target. Every content is held against its id. Names that a file system could
-// take for something else are refused. What the mirror has lost is fetched
-// anew on the way.
-func (m *Mirror) Walk(ctx context.Context, commit string, fn func(deploy.TreeFile, io.Reader) error) error {
-	return m.Export(commit, View{}).Walk(ctx, fn)
-}
-
-// Walk is [Mirror.Walk] for the files that are delivered.
+// Walk gives every file that is delivered, in git's order. fn reads the
+// content, which is valid until it returns, or leaves it; a link's content is
+// its target. Every content is held against its id. Names that a file system
+// could take for something else are refused. What the mirror has lost is
+// fetched anew on the way.
 func (x *Export) Walk(ctx context.Context, fn func(deploy.TreeFile, io.Reader) error) error {
 	return x.WalkSome(ctx, func(deploy.TreeFile) bool { return true }, fn)
-}
-
-// WalkSome is [Mirror.Walk] for the files that want says yes to.
-func (m *Mirror) WalkSome(ctx context.Context, commit string, want func(deploy.TreeFile) bool, fn func(deploy.TreeFile, io.Reader) error) error {
-	return m.Export(commit, View{}).WalkSome(ctx, want, fn)
 }
 
 // WalkSome is [Export.Walk] for the files that want says yes to. It is asked
@@ -95,12 +85,6 @@ func (w *walker) content(f deploy.TreeFile, b []byte) error {
 	return w.give(f, bytes.NewReader(b))
 }
 
-// List gives every file of a commit, as [Mirror.Walk] does, with its size but
-// without its content, which is not read.
-func (m *Mirror) List(ctx context.Context, commit string, fn func(deploy.TreeFile) error) error {
-	return m.Export(commit, View{}).List(ctx, fn)
-}
-
 // List gives every file that is delivered, with its size but without its
 // content. Size and blob are those of what [Export.Walk] gives, also where
 // that is not what the repository holds.
@@ -128,11 +112,6 @@ func (w *walker) size(it item) (size int64, err error) {
 		err = fmt.Errorf("reading %q of %s: %w", it.file.Path, w.m.remote.Repository, err)
 	}
 	return size, err
-}
-
-// Measure counts a commit's files and their bytes, without reading them.
-func (m *Mirror) Measure(ctx context.Context, commit string) (files int, size int64, err error) {
-	return m.Export(commit, View{}).Measure(ctx)
 }
 
 // Bring fetches what a commit needs that is not in its repository.

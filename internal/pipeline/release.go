@@ -159,11 +159,9 @@ func (p *jobPart) openPath(ctx context.Context) (err error) {
 func (j *job) prepare(ctx context.Context, mirror *git.Mirror) error {
 	spec := j.spec.Release
 	want := host.Prepare{Commit: j.run.Commit, Repository: j.run.Repository, SharedDirs: spec.SharedDirs, SharedFiles: spec.SharedFiles}
-	x, err := j.bring(ctx, mirror)
-	if err != nil {
-		return err
-	}
-	if want.Files, want.Bytes, err = x.Measure(ctx); err != nil {
+	x := j.export(mirror, j.run.Commit)
+	var err error
+	if want.Files, want.Bytes, err = x.Measure(ctx); err != nil { // it brings what is kept elsewhere
 		return err
 	}
 	now := time.Now()
