@@ -402,6 +402,9 @@ func (c *Conn) gone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	// How the process ended is what a person can act upon; what broke first is
+	// what tells a fault of ours from one of a step.
+	c.o.Log.Warn("the connection to an agent broke", "err", line(err.Error(), textMost))
 	c.conn.Close()
 	text := ""
 	select {
