@@ -347,7 +347,6 @@ func TestEachKindOfAgentHasItsOwnUser(t *testing.T) {
 func TestDescriptorsStayFewOverManyJobsOfALocalSocket(t *testing.T) {
 	a := activate(t, nil)
 	h := a.hosts(t)
-	count := func() int { list, _ := os.ReadDir("/proc/self/fd"); return len(list) }
 	job := func(i int) {
 		c, err := h.Open(t.Context(), nil, deploy.DeployAgent)
 		if err != nil {
@@ -366,20 +365,14 @@ func TestDescriptorsStayFewOverManyJobsOfALocalSocket(t *testing.T) {
 	for i := range 5 {
 		job(i)
 	}
-	before := count()
+	before := descriptors()
 	for i := range 40 {
 		job(i)
 	}
 	h.Close()
 	// This process has a descriptor for each agent that it starts as systemd
 	// does, until it has seen its exit.
-	after := count()
-	for end := time.Now().Add(10 * time.Second); after > before && time.Now().Before(end); after = count() {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if after > before {
-		t.Errorf("%d descriptors are open, before the jobs %d", after, before)
-	}
+	assertDescriptors(t, before)
 	if left, _ := filepath.Glob(filepath.Join(a.state, "*", "*")); len(left) > 0 {
 		t.Errorf("%q are left", left)
 	}
