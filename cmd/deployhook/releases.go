@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,8 @@ func (a *app) releasesCommand() *cobra.Command {
 		Short: "List the releases of a pipeline, the newest first",
 		Long: "List the releases of a pipeline, the newest first, as its hosts have them. The\n" +
 			"star stands at the one that is there now; those that are live were live\n" +
-			"and healthy, so rollback --to takes them.",
+			"and healthy, so rollback --to takes them. Hosts that cannot be asked are\n" +
+			"named, and the exit status is 1.",
 		Example:           "  deployhook releases shop",
 		Args:              args("PIPELINE"),
 		ValidArgsFunction: a.completePipelines,
@@ -28,11 +30,11 @@ func (a *app) releasesCommand() *cobra.Command {
 				return err
 			}
 			list, err := cl.ReleasesBefore(c.Context(), args[0], limit, before)
-			if err != nil {
+			if err != nil && len(list) == 0 {
 				return err
 			}
 			if asJSON {
-				return a.json(list)
+				return errors.Join(a.json(list), err)
 			}
 			if len(list) == 0 {
 				fmt.Fprintf(a.err, "%s has no releases\n", args[0])
@@ -54,7 +56,7 @@ func (a *app) releasesCommand() *cobra.Command {
 			if len(list) >= limit {
 				a.older(list[len(list)-1].ID)
 			}
-			return nil
+			return err // the hosts that are not in the list
 		},
 	}
 	c.Flags().IntVar(&limit, "limit", 50, "how many, at most 1000")

@@ -274,6 +274,11 @@ hosts:
 	f.want(id, "succeeded")
 	_, err = f.client.Rollback(t.Context(), rollback(""))
 	refusal(t, err, "web2: ")
+	list, err := f.client.Releases(t.Context(), "shop")
+	refusal(t, err, "web2: ")
+	if len(list) != 1 || list[0].Host != "web1" || !list[0].Current {
+		t.Errorf("beside it the releases are %+v", list)
+	}
 	reports, err := f.client.Agents(t.Context())
 	if err != nil || len(reports) != 4 || reports[2].Error != "" || reports[2].Host != "web1" || len(reports[2].Paths) != 1 || !strings.Contains(reports[3].Error, "refuses the connection") {
 		t.Errorf("the agents are %+v, %v", reports, err)
@@ -327,4 +332,86 @@ func TestUnfinishedSwitchWaitsForAHostThatIsAway(t *testing.T) {
 	f.hosts[1].Up()
 	f.want(f.push("six"), "succeeded")
 	f.everywhere("six")
+}
+
+func TestReloadThatTakesAHostOutLeavesRunsOfItToTheirFile(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	jobs := func(hosts, build string) string {
+		return f.config(`
+      deploy:
+        hosts: [` + hosts + `]
+        release: ` + f.path("srv") + `
+        steps: [ { run: 'cp index.txt built.txt; ` + build + `' } ]
+        restart: '` + f.restarts() + `'
+`)
+	}
+	f.start(jobs("web1, web2", `touch `+f.path("testing")+`; while ! test -e `+f.path("go")+`; do sleep 0.02; done`))
+	one := f.push("one")
+	f.testing()
+	today := strings.Replace(jobs("web1", "true"), f.hosts[1].YAML(), "", 1)
+	f.write("deploy.yaml", today)
+	if _, err := f.client.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.write("go", "")
+	f.want(one, "succeeded")
+	f.wantOn("one", "one")
+	f.want(f.push("two"), "succeeded")
+	f.wantOn("two", "one")
+	list, err := f.client.Releases(t.Context(), "shop")
+	if err != nil || len(list) != 2 || list[0].Host != "web1" || list[1].Host != "web1" {
+		t.Errorf("the releases are %+v, %v", list, err)
+	}
+}
+
+func TestCachesOfAHostStayThere(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	config := f.config(`
+      test: { hosts: [web1, web2], steps: [ { name: cached, run: 'echo "$DEPLOYHOOK_HOST finds $(cat kept/text || echo nothing)"; mkdir -p kept; echo "$(cat index.txt) of $DEPLOYHOOK_HOST" > kept/text' } ] }
+`)
+	f.start(strings.Replace(config, "on: { push: { branches: [main] } }", "on: push\n    cache: [kept]", 1))
+	found := func(text string) string {
+		t.Helper()
+		id := f.want(f.pushTo("refs/heads/main", text, defaults("main")), "succeeded").ID
+		lines := slices.DeleteFunc(strings.Split(f.printed(id, "test", "cached"), "\n"), func(l string) bool { return !strings.Contains(l, " finds ") })
+		slices.Sort(lines)
+		return strings.Join(lines, ", ")
+	}
+	for _, tt := range []struct{ push, want string }{
+		{"one", "web1 finds nothing, web2 finds nothing"},
+		{"two", "web1 finds one of web1, web2 finds one of web2"},
+	} {
+		if got := found(tt.push); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.push, got, tt.want)
+		}
+	}
+	hosts := func() string {
+		t.Helper()
+		r, err := f.client.Caches(t.Context(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []string
+		for _, set := range r.Sets {
+			list = append(list, fmt.Sprintf("%s has %d of %s", set.Host, set.Files, set.Kind))
+		}
+		for _, silent := range r.Silent {
+			list = append(list, silent.Host+" is silent")
+		}
+		slices.Sort(list)
+		return strings.Join(list, ", ")
+	}
+	if got, want := hosts(), "web1 has 1 of branch, web2 has 1 of branch"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	f.hosts[1].Down()
+	if got, want := hosts(), "web1 has 1 of branch, web2 is silent"; got != want {
+		t.Errorf("with web2 down %q, want %q", got, want)
+	}
+	f.hosts[1].Up()
+	if got, want := found("three"), "web1 finds two of web1, web2 finds two of web2"; got != want {
+		t.Errorf("after web2 was down: %q, want %q", got, want)
+	}
 }

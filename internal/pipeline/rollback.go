@@ -417,7 +417,8 @@ func lookWith(ctx context.Context, conn *host.Conn, path string, inPlace bool) (
 	return conn.Look(ctx, path)
 }
 
-// Releases lists what every release job of a pipeline has on its hosts, newest first.
+// Releases lists what every release job of a pipeline has on its hosts, newest
+// first. Beside an error it gives what the other hosts have.
 func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Release, error) {
 	cfg := e.Config()
 	p := cfg.Pipeline(pipeline)
@@ -425,17 +426,19 @@ func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Releas
 		return nil, noPipeline(cfg, pipeline)
 	}
 	list := []deploy.Release{}
+	var errs []error
 	for i := range p.Jobs {
 		spec := &p.Jobs[i]
 		if !spec.Deploys() {
 			continue
 		}
 		all, err := e.lookAll(ctx, spec)
-		if err != nil {
-			return nil, err
-		}
+		errs = append(errs, err)
 		for k, h := range spec.Hosts {
 			found := all[k]
+			if found == nil {
+				continue
+			}
 			for _, r := range deploy.Releases(found) {
 				r.Host, r.Path = h, spec.Release.Path
 				if found.Half && r.Current {
@@ -448,5 +451,5 @@ func (e *Engine) Releases(ctx context.Context, pipeline string) ([]deploy.Releas
 	// By the runs that made them: the clock that their names are made of may
 	// have jumped. Within a run the journal's order stays.
 	slices.SortStableFunc(list, func(a, b deploy.Release) int { return cmp.Compare(b.Made, a.Made) })
-	return list, nil
+	return list, both(errs...)
 }

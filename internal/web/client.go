@@ -128,7 +128,7 @@ func call[A any](ctx context.Context, c *Client, method, path string, q any) (A,
 		}
 		return a, fmt.Errorf("reading the daemon's answer: %w", err)
 	}
-	return a, nil
+	return a, missing(res.Header)
 }
 
 // onPipeline carries out a command on a pipeline, a POST when q is not nil.
@@ -264,13 +264,15 @@ func (c *Client) Rollback(ctx context.Context, r deploy.RollbackCommand) (deploy
 	return onPipeline[deploy.RollbackReceipt](ctx, c, r.Pipeline, "rollback", r)
 }
 
-// Releases lists a pipeline's newest releases, the newest first.
+// Releases lists a pipeline's newest releases, the newest first. Beside an error
+// it gives those of the hosts that could be asked.
 func (c *Client) Releases(ctx context.Context, pipeline string) ([]deploy.Release, error) {
 	return c.ReleasesBefore(ctx, pipeline, 0, "")
 }
 
 // ReleasesBefore lists so many of a pipeline's releases (0 = 50) that come
-// after the release before in the list, the newest first.
+// after the release before in the list, the newest first. Beside an error it
+// gives those of the hosts that could be asked.
 func (c *Client) ReleasesBefore(ctx context.Context, pipeline string, limit int, before string) ([]deploy.Release, error) {
 	v := url.Values{}
 	if limit > 0 {

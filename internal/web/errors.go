@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -52,6 +53,14 @@ func (h hinted) Unwrap() error { return h.error }
 
 // writeError is the one place that turns errors into status codes.
 func writeError(w http.ResponseWriter, err error) {
+	e, status := describe(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(e)
+}
+
+// describe puts an error as a caller is told it.
+func describe(err error) (errorBody, int) {
 	e, status := errorBody{Error: err.Error(), Code: codeFailed}, http.StatusInternalServerError
 	for _, k := range known {
 		if errors.Is(err, k.err) {
@@ -67,9 +76,32 @@ func writeError(w http.ResponseWriter, err error) {
 	case errors.Is(err, deploy.ErrStale):
 		e.Hint = "somebody was first: look again, then try again"
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(e)
+	return e, status
+}
+
+// missingHeader has, as the JSON of an error, why an answer is not whole. The
+// answer itself keeps the form that it has when it is.
+const missingHeader = "Deployhook-Missing"
+
+// writeMissing says beside an answer why it is not whole.
+func writeMissing(w http.ResponseWriter, err error) {
+	e, _ := describe(err)
+	if b, err := json.Marshal(e); err == nil {
+		w.Header().Set(missingHeader, string(b))
+	}
+}
+
+// missing is why an answer is not whole; nil: it is.
+func missing(h http.Header) error {
+	text := h.Get(missingHeader)
+	if text == "" {
+		return nil
+	}
+	var e errorBody
+	if err := json.Unmarshal([]byte(text), &e); err != nil {
+		return fmt.Errorf("reading why the daemon's answer is not whole: %w", err)
+	}
+	return &Error{Message: e.Error, Hint: e.Hint, Code: e.Code}
 }
 
 // sentence leaves out the word by which the parts tell errors apart, where

@@ -39,7 +39,7 @@ type Commands interface {
 	Retry(ctx context.Context, c deploy.RetryCommand) (int64, error)
 	Cancel(ctx context.Context, run int64, actor string) error
 	Rollback(ctx context.Context, c deploy.RollbackCommand) (deploy.RollbackReceipt, error)
-	Releases(ctx context.Context, pipeline string) ([]deploy.Release, error)
+	Releases(ctx context.Context, pipeline string) ([]deploy.Release, error) // beside an error: those of the other hosts
 }
 
 // Holds keep pipelines back.

@@ -776,3 +776,19 @@ func TestAnswerThatIsNoneOfOursIsAnError(t *testing.T) {
 		}
 	}
 }
+
+func TestReleasesOfTheHostsThatAnswerAreListed(t *testing.T) {
+	m := &memory{err: errors.New("web2: host web2: it refuses the connection")}
+	c, _, _ := serve(t, m)
+	if list, err := c.Releases(t.Context(), "shop"); err == nil || err.Error() != m.err.Error() || list != nil {
+		t.Errorf("with no host that answers the releases are %+v, %v", list, err)
+	}
+	m.releases = []deploy.Release{{ID: "r2", Host: "web1"}, {ID: "r1", Host: "web1"}}
+	list, err := c.Releases(t.Context(), "shop")
+	if err == nil || err.Error() != m.err.Error() || len(list) != 2 {
+		t.Errorf("with one that does not the releases are %+v, %v", list, err)
+	}
+	if _, err := c.ReleasesBefore(t.Context(), "shop", 5, "nope"); !errors.Is(err, deploy.ErrNotFound) {
+		t.Errorf("before a release that is not there gives %v", err)
+	}
+}
