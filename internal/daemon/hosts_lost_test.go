@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"deployhook/internal/host/hosttest"
 )
 
 // lostConfig deploys to web1 and web2. A commit that says "hang" and when holds
@@ -33,6 +35,22 @@ func (f *fleet) hangs(text string) int64 {
 	return id
 }
 
+// sends pushes a text with a file that takes a slow line seconds, and waits
+// until some of it is on its way.
+func (f *fleet) sends(text string, line *hosttest.Proxy) int64 {
+	f.t.Helper()
+	big := make([]byte, 4<<20)
+	_, _ = rand.Read(big)
+	if err := os.WriteFile(filepath.Join(f.repo(), "big.bin"), big, 0o644); err != nil {
+		f.t.Fatal(err)
+	}
+	line.Limit(1 << 20)
+	before, _ := line.Bytes()
+	id := f.push(text)
+	f.until("the tree is on its way", func() bool { up, _ := line.Bytes(); return up > before+1<<20 })
+	return id
+}
+
 func TestConnectionThatIsCutFailsOrIsSettled(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 2)
@@ -46,15 +64,7 @@ func TestConnectionThatIsCutFailsOrIsSettled(t *testing.T) {
 	saying(t, why(r), "job deploy: web2: step build: ")
 	f.everywhere("one")
 
-	big := make([]byte, 4<<20)
-	_, _ = rand.Read(big)
-	if err := os.WriteFile(filepath.Join(f.repo(), "big.bin"), big, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	line.Limit(1 << 20)
-	before, _ := line.Bytes()
-	id = f.push("tree")
-	f.until("the tree is on its way", func() bool { up, _ := line.Bytes(); return up > before+1<<20 })
+	id = f.sends("tree", line)
 	line.Cut()
 	line.Limit(0)
 	r = f.want(id, "failed")
@@ -94,6 +104,42 @@ func TestConnectionThatFallsSilentFailsOrIsSettled(t *testing.T) {
 	f.untilLong("the run has ended", func() bool { r, err := f.client.Run(t.Context(), id); return err == nil && terminal(r.State) })
 	f.want(id, "succeeded")
 	f.everywhere("hang-restart")
+}
+
+func TestConnectionThatFallsSilentWhileATreeIsSentFails(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	line := f.behind(1)
+	f.start(f.lostConfig())
+	f.want(f.push("one"), "succeeded")
+	id := f.sends("tree", line)
+	line.Freeze()
+	line.Limit(0)
+	f.untilLong("the run has ended", func() bool { r, err := f.client.Run(t.Context(), id); return err == nil && terminal(r.State) })
+	r := f.want(id, "failed")
+	saying(t, why(r), "job deploy: web2: ")
+	f.everywhere("one")
+	line.Thaw()
+	f.want(f.push("two"), "succeeded")
+	f.everywhere("two")
+}
+
+func TestSessionThatIsKilledWithinASwitchIsSettled(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	f.start(f.config(`
+      deploy:
+        hosts: [web1, web2]
+        release: ` + f.path("srv") + `
+        steps: [ { run: 'cp index.txt built.txt' } ]
+        restart: '` + f.restarts() + `; [ "$DEPLOYHOOK_HOST$(cat index.txt)" = web2kills ] && [ ! -e ` + f.path("killed") + ` ] || exit 0; touch ` + f.path("killed") + `; read -r _ _ _ sshd _ < /proc/$PPID/stat; kill -KILL "$sshd"; sleep 1000'
+`))
+	f.want(f.push("one"), "succeeded")
+	f.want(f.push("kills"), "succeeded")
+	f.everywhere("kills")
+	if got := f.restarted(1); !f.exists("killed") || got != "one kills kills" {
+		t.Errorf("web2 was restarted on %q", got)
+	}
 }
 
 func TestCancelAndStopDuringASwitchPutAllHostsBack(t *testing.T) {
