@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -34,7 +34,7 @@ func (a *app) releasesCommand() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return errors.Join(a.json(list), err)
+				return cmp.Or(a.json(list), err)
 			}
 			if len(list) == 0 {
 				fmt.Fprintf(a.err, "%s has no releases\n", args[0])

@@ -16,6 +16,7 @@ import (
 
 	"deployhook/internal/host/hosttest"
 	"deployhook/internal/release"
+	"deployhook/internal/web"
 )
 
 // fleet is a site whose jobs deploy to hosts over SSH. The hosts are one
@@ -199,6 +200,13 @@ func farFailpoint(file string) {
 // timeAfter is the time in so many seconds as names of releases have it.
 func timeAfter(seconds int) string {
 	return time.Now().UTC().Add(time.Duration(seconds) * time.Second).Format("20060102T150405Z")
+}
+
+// wantLong is want for a run that may take as long as a lost agent may live.
+func (f *fleet) wantLong(id int64, state string) web.Run {
+	f.t.Helper()
+	f.untilLong("the run has ended", func() bool { r, err := f.client.Run(f.t.Context(), id); return err == nil && terminal(r.State) })
+	return f.want(id, state)
 }
 
 // untilLong is until for what may take as long as a lost agent may live.

@@ -101,8 +101,7 @@ func TestConnectionThatFallsSilentFailsOrIsSettled(t *testing.T) {
 	line.Freeze()
 	f.until("the switch is cut short", func() bool { return strings.Contains(f.log.String(), "the switch was cut short") })
 	line.Thaw()
-	f.untilLong("the run has ended", func() bool { r, err := f.client.Run(t.Context(), id); return err == nil && terminal(r.State) })
-	f.want(id, "succeeded")
+	f.wantLong(id, "succeeded")
 	f.everywhere("hang-restart")
 }
 
@@ -115,8 +114,7 @@ func TestConnectionThatFallsSilentWhileATreeIsSentFails(t *testing.T) {
 	id := f.sends("tree", line)
 	line.Freeze()
 	line.Limit(0)
-	f.untilLong("the run has ended", func() bool { r, err := f.client.Run(t.Context(), id); return err == nil && terminal(r.State) })
-	r := f.want(id, "failed")
+	r := f.wantLong(id, "failed")
 	saying(t, why(r), "job deploy: web2: ")
 	f.everywhere("one")
 	line.Thaw()

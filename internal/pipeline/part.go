@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -224,11 +225,11 @@ func (e severalErrors) Error() string {
 
 func (e severalErrors) Unwrap() []error { return e }
 
-// both puts errors into one sentence; nil when there is none.
+// both puts errors into one sentence, each once; nil when there is none.
 func both(errs ...error) error {
 	var list severalErrors
 	for _, err := range errs {
-		if err != nil {
+		if err != nil && !slices.ContainsFunc(list, func(e error) bool { return e.Error() == err.Error() }) {
 			list = append(list, err)
 		}
 	}

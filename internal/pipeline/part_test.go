@@ -99,3 +99,14 @@ func TestRollbackTargetIsOneForAllHosts(t *testing.T) {
 		}
 	}
 }
+
+func TestErrorsInOneSentenceStandThereOnce(t *testing.T) {
+	down := errors.New("web2: it refuses the connection") // two jobs release there
+	err := both(nil, down, errors.New("web3: it is full"), errors.New(down.Error()))
+	if want := "web2: it refuses the connection; web3: it is full"; err == nil || err.Error() != want || !errors.Is(err, down) {
+		t.Errorf("%v, want %q", err, want)
+	}
+	if err := both(nil, nil); err != nil {
+		t.Errorf("of no errors: %v", err)
+	}
+}

@@ -79,6 +79,9 @@ func describe(err error) (errorBody, int) {
 	return e, status
 }
 
+// incomplete is why an answer that is given beside it is not whole.
+type incomplete struct{ error }
+
 // missingHeader has, as the JSON of an error, why an answer is not whole. The
 // answer itself keeps the form that it has when it is.
 const missingHeader = "Deployhook-Missing"

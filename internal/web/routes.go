@@ -19,7 +19,7 @@ func routes(s *server) http.Handler {
 	m.HandleFunc("POST /api/runs/{id}/retry", handle(s.retry))
 	m.HandleFunc("POST /api/pipelines/{name}/runs", handle(s.trigger))
 	m.HandleFunc("POST /api/pipelines/{name}/rollback", handle(s.rollback))
-	m.HandleFunc("GET /api/pipelines/{name}/releases", s.releases)
+	m.HandleFunc("GET /api/pipelines/{name}/releases", handle(s.releases))
 	m.HandleFunc("POST /api/pipelines/{name}/{hold}", handle(s.hold))
 	m.HandleFunc("POST /api/abandon", handle(s.abandon))
 	m.HandleFunc("GET /api/deliveries", handle(s.deliveries))
@@ -135,37 +135,34 @@ func (s *server) rollback(r *http.Request) (deploy.RollbackReceipt, error) {
 
 // releases answers with what the hosts have that can be asked, and says of the
 // others why they cannot.
-func (s *server) releases(w http.ResponseWriter, r *http.Request) {
-	handle(func(r *http.Request) ([]deploy.Release, error) {
-		list, lacking, err := s.releasePage(r)
-		if lacking != nil && err == nil {
-			writeMissing(w, lacking)
-		}
-		return list, err
-	})(w, r)
-}
-
-func (s *server) releasePage(r *http.Request) (_ []deploy.Release, lacking, err error) {
+func (s *server) releases(r *http.Request) ([]deploy.Release, error) {
 	q := r.URL.Query()
 	limit, err := limitOf(q)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	list, lacking := s.Commands.Releases(r.Context(), r.PathValue("name"))
-	if lacking != nil && len(list) == 0 {
-		return nil, nil, lacking
+	list, err := s.Commands.Releases(r.Context(), r.PathValue("name"))
+	if err != nil && len(list) == 0 {
+		return nil, err
 	}
 	if before := q.Get("before"); before != "" {
 		at := slices.IndexFunc(list, func(r deploy.Release) bool { return r.ID == before })
+		if at < 0 && err != nil {
+			return nil, fmt.Errorf("%w: no release %s of %s on the hosts that answer; %w", deploy.ErrNotFound, before, r.PathValue("name"), err)
+		}
 		if at < 0 {
-			return nil, nil, fmt.Errorf("%w: no release %s of %s", deploy.ErrNotFound, before, r.PathValue("name"))
+			return nil, fmt.Errorf("%w: no release %s of %s", deploy.ErrNotFound, before, r.PathValue("name"))
 		}
 		for at < len(list) && list[at].ID == before {
 			at++
 		}
 		list = list[at:]
 	}
-	return append([]deploy.Release{}, list[:pageEnd(list, limit)]...), lacking, nil // JSON's [] and not null
+	list = append([]deploy.Release{}, list[:pageEnd(list, limit)]...) // JSON's [] and not null
+	if err != nil {
+		return list, incomplete{err}
+	}
+	return list, nil
 }
 
 // pageEnd is where a page ends, about limit: one release has a line for each

@@ -176,11 +176,15 @@ type server struct {
 	alive    time.Duration // the longest that a followed log is silent
 }
 
-// handle makes a route of a function; its answer goes out as JSON.
+// handle makes a route of a function; its answer goes out as JSON, beside an
+// [incomplete] too.
 func handle[A any](fn func(r *http.Request) (A, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		a, err := fn(r)
-		if err != nil {
+		var part incomplete
+		if errors.As(err, &part) {
+			writeMissing(w, part.error)
+		} else if err != nil {
 			writeError(w, err)
 			return
 		}
