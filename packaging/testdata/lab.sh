@@ -5,8 +5,11 @@ set -eu -o pipefail
 here=$PWD
 # shellcheck source=../systemd/testdata/lib.sh
 . "$here/lib.sh"
-code=0
-trap 'code=$?; [ $code = 0 ] || { journalctl -u "deployhook*" --no-pager -n 60; tail -n 40 "$here"/*.log; }; exit $code' EXIT
+shown() {
+	tail -n 40 "$here"/*.log
+	journalctl -u "deployhook*" --no-pager -n 60
+}
+at_end shown
 is() { [ "$(show "$1")" = "$2" ]; }
 has() { [ -e "/usr/lib/systemd/system/$1" ] || [ -e "/usr/local/lib/systemd/system/$1" ]; }
 units() { (cd /usr/lib/systemd/system && [ -e deployhook.service ] || cd /usr/local/lib/systemd/system && printf '%s\n' deployhook* | grep -v @); }

@@ -4,7 +4,11 @@
 set -eu -o pipefail
 here=$PWD
 . "$here/lib.sh"
-trap 'code=$?; [ $code = 0 ] || { journalctl --no-pager -n 60; deployhook doctor || true; }; exit $code' EXIT
+shown() {
+	journalctl --no-pager -n 60
+	deployhook doctor
+}
+at_end shown
 restart() {
 	systemctl restart deployhook
 	until_ "it is ready" readyz

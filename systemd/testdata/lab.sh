@@ -3,7 +3,14 @@
 set -eu -o pipefail
 here=$PWD
 . "$here/lib.sh"
-trap 'code=$?; [ $code = 0 ] || { journalctl -u deployhook --no-pager -n 60; cat /etc/deployhook/deploy.yaml; }; exit $code' EXIT
+shown() {
+	cat /etc/deployhook/deploy.yaml
+	systemctl status --no-pager -n 0 deployhook
+	curl -s http://127.0.0.1:8484/readyz
+	deployhook runs
+	journalctl -u deployhook --no-pager -n 60
+}
+at_end shown
 journal() { journalctl -u deployhook --no-pager -o cat "$@"; }
 
 # --- docs/vps.md, command by command

@@ -11,8 +11,24 @@ grep() {
 }
 ok() { echo "ok: $*"; }
 fail() {
-	echo "NOT ok: $*"
+	said="NOT ok: $*"
+	echo "$said"
 	exit 1
+}
+# at_end COMMAND…: what else a failure shows. What failed stands last once more,
+# because a long output is cut in its middle.
+at_end() {
+	show_at_end=("$@")
+	trap 'at_line=$LINENO' ERR
+	trap ended EXIT
+}
+ended() {
+	local code=$?
+	if [ "$code" != 0 ]; then
+		"${show_at_end[@]}" || true
+		echo "${said-NOT ok: exit status $code after line ${at_line-?}}"
+	fi
+	exit "$code"
 }
 # until_ WHAT COMMAND…: waits for a state.
 until_() {

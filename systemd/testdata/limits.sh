@@ -4,7 +4,7 @@
 set -eu -o pipefail
 here=$PWD
 . "$here/lib.sh"
-trap 'code=$?; [ $code = 0 ] || journalctl --no-pager -n 60; exit $code' EXIT
+at_end journalctl --no-pager -n 60
 systemd-sysusers "$here/deployhook.sysusers"
 install -d -m 0755 /etc/deployhook
 cat >/etc/deployhook/deploy.yaml <<'Y'

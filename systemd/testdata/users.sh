@@ -3,7 +3,11 @@
 set -eu -o pipefail
 here=$PWD
 . "$here/lib.sh"
-trap 'code=$?; [ $code = 0 ] || { journalctl --no-pager -n 80; cat /etc/deployhook/deploy.yaml; }; exit $code' EXIT
+shown() {
+	cat /etc/deployhook/deploy.yaml
+	journalctl --no-pager -n 80
+}
+at_end shown
 printed() { deployhook logs "$1" --job "$2" | sed 's,^[0-9:.]*  ,,'; }
 
 systemd-sysusers "$here/deployhook.sysusers"
