@@ -137,6 +137,31 @@ func TestCancelHoldsThroughAKill(t *testing.T) {
 	}
 }
 
+// A cancel that comes while the start settles what the kill left is for the
+// attempt that follows too.
+func TestCancelWhileAJobIsSettledIsForItsNextAttemptToo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	text := s.config(`
+      test: { steps: [ { run: 'touch ` + s.path("runs") + `; sleep 1000' } ] }
+`)
+	s.start(text)
+	for i := range 8 {
+		_ = os.Remove(s.path("runs"))
+		id := s.push(fmt.Sprint("change ", i))
+		s.until("the step runs", func() bool { return s.exists("runs") })
+		s.kill()
+		s.start(text)
+		for range i { // at another moment each time
+			s.job(id, "test")
+		}
+		s.cancel(id)
+		if r := s.want(id, "canceled"); !strings.HasPrefix(why(r), "by ") {
+			t.Errorf("the cause is %q", why(r))
+		}
+	}
+}
+
 func TestCancelDuringTheSwitchActsByUndoing(t *testing.T) {
 	for _, when := range []string{"the restart", "the first release's restart"} {
 		t.Run(when, func(t *testing.T) {

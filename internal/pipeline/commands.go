@@ -160,40 +160,70 @@ func (e *Engine) Cancel(ctx context.Context, id int64, actor string) error {
 	if run.State.Terminal() {
 		return fmt.Errorf("%w: run %d has ended: it is %s", deploy.ErrRefused, id, run.State)
 	}
+	p, err := e.pipelineOf(ctx, run)
+	keep := err == nil && !e.canceled(run) // what cleans up
 	why := byCause + actor
-	moves := deploy.CancelMoves(run, why, time.Now())
-	if p, err := e.pipelineOf(ctx, run); err == nil && !e.canceled(run) {
-		moves = deploy.WithoutCleanUp(run, p, moves)
-	}
-	if err := e.applyEach(ctx, moves); err != nil {
-		return err
-	}
-	// A job that was claimed between the reading and the canceling runs now.
-	if run, err = e.Store.Run(ctx, id); err != nil {
-		return err
-	}
-	// On disk first: a daemon that is killed before the job has ended must not
-	// begin it again.
-	if err := e.applyEach(ctx, endings(run, why)); err != nil {
-		return err
-	}
-	for _, rj := range run.Jobs {
-		if j := e.job(id, rj.Name); j != nil {
-			j.stop(why)
+	told := map[*job]bool{}
+	// Meanwhile a job may be claimed, and an attempt end that another follows:
+	// it is looked at again until nothing is left.
+	for {
+		moves := deploy.CancelMoves(run, why, time.Now())
+		if keep {
+			moves = deploy.WithoutCleanUp(run, p, moves)
+		}
+		// On disk first: a daemon that is killed before the job has ended must not
+		// begin it again.
+		moves = append(moves, endings(run, why)...)
+		untold, late := e.untold(run, told)
+		if len(moves)+len(untold) == 0 && late == nil {
+			e.nudge()
+			return nil
+		}
+		if err := e.applyEach(ctx, moves); err != nil {
+			return err
+		}
+		for _, j := range untold {
+			told[j] = j.stop(why)
+		}
+		if late != nil {
+			select {
+			case <-late.done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if run, err = e.Store.Run(ctx, id); err != nil {
+			return err
 		}
 	}
-	e.nudge()
-	return nil
+}
+
+// untold gives the jobs of a run that run here and that told does not have, and
+// one of those that were told too late for the attempt they are at the end of.
+func (e *Engine) untold(run *deploy.Run, told map[*job]bool) (list []*job, late *job) {
+	for _, rj := range run.Jobs {
+		j := e.job(run.ID, rj.Name)
+		if j == nil {
+			continue
+		}
+		switch inTime, ok := told[j]; {
+		case !ok:
+			list = append(list, j)
+		case !inTime:
+			late = j
+		}
+	}
+	return list, late
 }
 
 // ending begins the cause of a running job that somebody has canceled.
 const ending = "being canceled "
 
-// endings write down that the running jobs of a run are to end.
+// endings write down that the running jobs of a run are to end, where it is not.
 func endings(run *deploy.Run, why string) []deploy.Move {
 	var moves []deploy.Move
 	for _, j := range run.Jobs {
-		if j.State == deploy.Running {
+		if j.State == deploy.Running && j.Cause != ending+why {
 			moves = append(moves, deploy.Move{
 				Run: run.ID, Job: j.Name, Attempt: j.Attempt, From: deploy.Running, To: deploy.Running, Cause: ending + why, At: time.Now(),
 			})

@@ -328,7 +328,8 @@ func (e *Engine) claim(ctx context.Context, c deploy.Claim, run *deploy.Run, now
 func (e *Engine) newJob(run int64, name string, attempt int) *job {
 	return &job{
 		engine: e, key: jobKey{run, name}, attempt: attempt, taken: make(chan struct{}), claimed: make(chan error, 1), gaveUp: make(chan struct{}, 1),
-		log: e.Log.With("run", run, "job", name, "attempt", attempt),
+		done: make(chan struct{}),
+		log:  e.Log.With("run", run, "job", name, "attempt", attempt),
 	}
 }
 
@@ -343,12 +344,15 @@ func (e *Engine) start(ctx context.Context, j *job, work func(*job, context.Cont
 	e.workers.Go(func() {
 		defer j.cancel(nil)
 		began := time.Now()
-		out := j.lacking(work(j, ctx))
+		out := j.conclude(ctx, j.lacking(work(j, ctx)))
 		j.finish(context.WithoutCancel(ctx), out)
 		j.hangUp()
 		e.mu.Lock()
-		delete(e.running, j.key)
+		if e.running[j.key] == j { // its next attempt may have begun
+			delete(e.running, j.key)
+		}
 		e.mu.Unlock()
+		close(j.done)
 		if out.state == deploy.Running {
 			return
 		}

@@ -28,6 +28,7 @@ type job struct {
 	claimed  chan error      // the claim is on disk, or was not made
 	cancel   context.CancelCauseFunc
 	canceled func() bool
+	done     chan struct{} // closed when its end is on disk
 	log      *slog.Logger
 
 	run     *deploy.Run
@@ -52,6 +53,7 @@ type job struct {
 	cleaning map[*jobPart]context.CancelCauseFunc // end the steps that run although the job was canceled
 	paths    []string                             // locks of the paths that it deploys to, and of its group
 	switched *move                                // the switch has begun: a cancel acts only by undoing; nil = not yet
+	decided  bool                                 // its attempt goes on another time, and nobody has canceled it
 }
 
 // move is a switch from one release to another; from is empty for the first.
@@ -377,11 +379,29 @@ func (j *job) export(mirror *git.Mirror, commit string) *git.Export {
 }
 
 // stop ends the job for a reason: at once, or, once its switch has begun, by
-// undoing the switch. A second stop also ends the steps that clean up.
-func (j *job) stop(why string) {
+// undoing the switch. A second stop also ends the steps that clean up. It
+// gives false when it is too late for this attempt, and another will follow.
+func (j *job) stop(why string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.end(why)
+	return !j.decided
+}
+
+// conclude is the last word on an attempt: one that is canceled does not go on
+// another time.
+func (j *job) conclude(ctx context.Context, out outcome) outcome {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if out.state != deploy.Queued && out.state != deploy.Waiting {
+		return out
+	}
+	var c canceled
+	if errors.As(context.Cause(ctx), &c) {
+		return outcome{state: deploy.Canceled, cause: string(c)}
+	}
+	j.decided = true
+	return out
 }
 
 // end is stop, with the lock held.
