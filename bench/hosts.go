@@ -179,7 +179,8 @@ hosts:
 		}
 		took, err := s.deploy(commit, version, i)
 		if err != nil {
-			return err
+			run, _ := b.command(name, "run", fmt.Sprint(i+1))
+			return fmt.Errorf("%w\n%s", err, run)
 		}
 		d.rest()
 		script := rsyncScript(dir, path, hosts, i)

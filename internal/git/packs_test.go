@@ -82,6 +82,30 @@ func TestMirrorOfManyPushesStaysSmall(t *testing.T) {
 	}
 }
 
+// What deltas build upon is kept, and may be wanted itself: it is given to
+// others, and stays as it is.
+func TestFilesThatOthersBuildUponStayWhatTheyAre(t *testing.T) {
+	r := newRepo(t)
+	rng := rand.New(rand.NewPCG(3, 4))
+	lines := make([]string, 200)
+	for i := range lines {
+		lines[i] = fmt.Sprintf("line %d: %x\n", i, rng.Uint64())
+	}
+	for i := range 300 {
+		lines[rng.IntN(len(lines))] = fmt.Sprintf("file %d: %x\n", i, rng.Uint64())
+		r.write(fmt.Sprintf("f%03d", (i*7)%300), strings.Join(lines, ""))
+	}
+	commit := r.commit("last", "x")
+	r.git("repack", "-q", "-a", "-d", "-f", "--depth=50", "--window=50")
+	m := overHTTP(t, r, 0)
+	if _, err := m.Fetch(t.Context(), commit, "refs/heads/main"); err != nil {
+		t.Fatal(err)
+	}
+	if got := files(t, m, commit); len(got) != 301 {
+		t.Errorf("there are %d files", len(got))
+	}
+}
+
 func TestNextFetchBringsOnlyWhatIsNew(t *testing.T) {
 	r := newRepo(t)
 	random := make([]byte, 400<<10)
