@@ -241,12 +241,27 @@ func gitServer(root string) (url string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	s := &http.Server{Handler: &cgi.Handler{
+	backend := &cgi.Handler{
 		Path: filepath.Join(path, "git-http-backend"),
 		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
-	}}
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		backend.ServeHTTP(atOnce{w}, r)
+	})}
 	go func() { _ = s.Serve(l) }()
 	return "http://" + l.Addr().String(), func() { _ = s.Close() }, nil
+}
+
+// atOnce holds nothing back, as a server of git's does not: what git sends to
+// say that it is alive while it compresses must arrive.
+type atOnce struct{ http.ResponseWriter }
+
+func (w atOnce) Write(b []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(b)
+	if err == nil {
+		err = http.NewResponseController(w.ResponseWriter).Flush()
+	}
+	return n, err
 }
 
 // cost is what one process took.
