@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"deployhook/internal/web"
 )
@@ -332,6 +333,60 @@ func TestUnfinishedSwitchWaitsForAHostThatIsAway(t *testing.T) {
 	f.hosts[1].Up()
 	f.want(f.push("six"), "succeeded")
 	f.everywhere("six")
+}
+
+func TestHostsOfAnotherClockAreDeployedToAndRolledBackAsOthers(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	const year = 365 * 24 * time.Hour
+	// The clocks of the hosts are behind, then ahead: they were set meanwhile.
+	for i, ahead := range []time.Duration{20 * year, -20 * year} {
+		f.start(f.config(strings.Replace(`
+      deploy:
+        hosts: [web1, web2]
+        release: { path: SRV, keep: 2, keep_failed: 0 }
+        steps: [ { run: "cp index.txt built.txt" } ]
+        restart: '`+f.restarts()+`; ! grep -q "crash.*$DEPLOYHOOK_HOST" index.txt'
+`, "SRV", f.path("srv"), 1)), "CLOCK_AHEAD="+ahead.String())
+		texts := []string{"one", "two", "three"}
+		if i > 0 {
+			texts = []string{"four", "five", "six"}
+		}
+		for _, text := range texts {
+			f.want(f.push(text), "succeeded")
+		}
+		f.everywhere(texts[2])
+		f.want(f.push("crash-web2 "+texts[0]), "failed")
+		f.everywhere(texts[2])
+		list, err := f.client.Releases(t.Context(), "shop")
+		if err != nil || len(list) != 4 || !list[0].Current || !list[1].Current {
+			t.Errorf("the releases are %+v, %v", list, err)
+		}
+		got, err := f.client.Rollback(t.Context(), rollback(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.want(got.Run, "succeeded")
+		f.everywhere(texts[1])
+		agents, err := f.client.Agents(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range agents {
+			switch off := time.Duration(a.ClockMS)*time.Millisecond + ahead; {
+			case a.Local() && a.ClockMS != 0, !a.Local() && off.Abs() > time.Minute:
+				t.Errorf("the clock of %s is said to be %d ms ahead, and it is %v behind", a.Host, a.ClockMS, ahead)
+			}
+		}
+		for _, h := range f.hosts {
+			b, err := os.ReadFile(filepath.Join(h.Root, ".deployhook/releases.ndjson"))
+			want := time.Now().UTC().Add(ahead).Format("2006")[:3] // the decade
+			if n := strings.Count(string(b), `"time":"`+want); err != nil || n < 12 {
+				t.Errorf("%d lines of the journal are of %s, %v:\n%s", n, want, err, b)
+			}
+		}
+		f.stop()
+	}
 }
 
 func TestReloadThatTakesAHostOutLeavesRunsOfItToTheirFile(t *testing.T) {

@@ -52,6 +52,9 @@ type (
 	Limits      = wire.Limits
 )
 
+// ErrNoClock is an agent that does not say what its machine's clock is.
+var ErrNoClock = errors.New("the agent does not say what time it has")
+
 // call sends a request and reads its answer.
 func call[A any](ctx context.Context, c *Conn, route string, q any) (A, error) {
 	return callFor[A](ctx, c, callTime, route, q)
@@ -90,6 +93,7 @@ func (c *Conn) send(ctx context.Context, route string, body io.Reader, encoding 
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set(wire.TimeHeader, c.o.Clock().UTC().Format(time.RFC3339Nano))
 	if encoding != "" {
 		req.Header.Set("Content-Encoding", encoding)
 	}
@@ -141,6 +145,33 @@ func doFor(ctx context.Context, c *Conn, most time.Duration, route string) error
 // Facts are what the agent knows of its machine.
 func (c *Conn) Facts(ctx context.Context) (Facts, error) {
 	return call[Facts](ctx, c, wire.RouteFacts, wire.Empty{})
+}
+
+// ClockAhead is by how much the clock of the agent's machine is ahead of the
+// one here; negative: behind. A difference that the way there and back may
+// account for is none. [ErrNoClock]: an agent of an earlier version says nothing of it.
+func (c *Conn) ClockAhead(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	before, began := c.o.Clock(), time.Now()
+	res, err := c.send(ctx, wire.RouteFacts, strings.NewReader("{}"), "")
+	if err != nil {
+		return 0, err
+	}
+	way := time.Since(began)
+	res.Body.Close()
+	there, err := time.Parse(time.RFC3339Nano, res.Header.Get(wire.TimeHeader))
+	if err != nil {
+		return 0, ErrNoClock
+	}
+	ahead := there.Sub(before)
+	switch {
+	case ahead > way:
+		return ahead - way, nil
+	case ahead < 0:
+		return ahead, nil
+	}
+	return 0, nil
 }
 
 // Room asks whether a path can be written by the agent's user, and how much

@@ -50,6 +50,8 @@ type Options struct {
 	// one. Those for other architectures stand beside it as
 	// deployhook-linux-ARCH.
 	Program string
+	// Clock is what agents are told of the time; default time.Now.
+	Clock func() time.Time
 }
 
 // Hosts opens agents.
@@ -68,6 +70,9 @@ type Hosts struct {
 func New(o Options) *Hosts {
 	if len(o.Command) == 0 {
 		o.Command = []string{"/proc/self/exe", "agent"}
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
 	h := &Hosts{
 		o: o, began: time.Now(), ways: map[deploy.AgentKind]*way{}, programs: newPrograms(o.Program),

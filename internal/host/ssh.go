@@ -363,13 +363,13 @@ type tcpLine struct {
 	net.Conn
 	timer *time.Timer
 	most  atomic.Int64 // 0: it may be silent
-	last  atomic.Int64 // when something came, in nanoseconds since 1970
+	began time.Time
+	last  atomic.Int64 // when something came, in nanoseconds after it began: the clock may be set meanwhile
 	late  atomic.Bool  // it was ended for its silence
 }
 
 func watch(c net.Conn, most time.Duration) *tcpLine {
-	w := &tcpLine{Conn: c}
-	w.last.Store(time.Now().UnixNano())
+	w := &tcpLine{Conn: c, began: time.Now()}
 	w.most.Store(int64(most))
 	w.timer = time.AfterFunc(most, func() {
 		if w.most.Load() > 0 {
@@ -397,7 +397,7 @@ func (w *tcpLine) moved() {
 func (w *tcpLine) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
 	if n > 0 {
-		w.last.Store(time.Now().UnixNano())
+		w.last.Store(int64(time.Since(w.began)))
 		w.moved()
 	}
 	return n, err
@@ -417,7 +417,7 @@ func (w *tcpLine) Close() error {
 }
 
 // heard is when something came last.
-func (w *tcpLine) heard() time.Time { return time.Unix(0, w.last.Load()) }
+func (w *tcpLine) heard() time.Time { return w.began.Add(time.Duration(w.last.Load())) }
 
 // said is an error of the connection, or that it was silent.
 func (w *tcpLine) said(err error) error {

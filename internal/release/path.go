@@ -44,6 +44,14 @@ type Owner struct {
 	Run     int64
 	Job     string
 	Attempt int
+	Now     func() time.Time // what lines of the journal are dated with; nil: this machine's clock
+}
+
+func (o Owner) now() time.Time {
+	if o.Now == nil {
+		return time.Now()
+	}
+	return o.Now()
 }
 
 // Path is an opened release path. It is locked until [Path.Close].

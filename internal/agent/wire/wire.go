@@ -82,6 +82,10 @@ const (
 	MarkerVariable = "DEPLOYHOOK_MARKER"      // in every step: which agent started it
 )
 
+// TimeHeader is what the clock of who sends a request or an answer says, in
+// RFC 3339: the two ends may be years apart.
+const TimeHeader = "Deployhook-Time"
+
 // Empty is a request or answer without content.
 type Empty struct{}
 

@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"deployhook/internal/agent/wire"
+	"deployhook/internal/deploy"
+)
+
+const year = 365 * 24 * time.Hour
+
+func TestAgentGoesByTheDaemonsClock(t *testing.T) {
+	t.Parallel()
+	var c clock
+	var during time.Time
+	h := c.timed(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { during = c.now() }))
+	request := func(at string) (here string) {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", nil)
+		r.Header.Set(wire.TimeHeader, at)
+		h.ServeHTTP(w, r)
+		return w.Header().Get(wire.TimeHeader)
+	}
+	near := func(at, want time.Time) bool { return !at.Before(want) && at.Sub(want) < time.Minute }
+	for _, ahead := range []time.Duration{40 * year, -40 * year, 3 * time.Hour} {
+		at := time.Now().Add(ahead)
+		here, err := time.Parse(time.RFC3339Nano, request(at.Format(time.RFC3339Nano)))
+		if err != nil || time.Since(here).Abs() > time.Minute {
+			t.Errorf("its own clock is said to be %v, %v", here, err)
+		}
+		if !near(during, at) || !near(c.now(), at) {
+			t.Errorf("told %v it has %v, and later %v", at, during, c.now())
+		}
+		// What is no time changes nothing.
+		for _, none := range []string{"", "yesterday", "99999-01-01T00:00:00Z"} {
+			if request(none); !near(during, at) {
+				t.Errorf("told %q it has %v", none, during)
+			}
+		}
+	}
+}
+
+func TestCacheUsedLastStaysWhateverTheClockSays(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	var order []string
+	for i, ahead := range []time.Duration{0, 30 * year, -30 * year, time.Hour} {
+		s.now = func() time.Time { return time.Now().Add(ahead) }
+		q := ask(deploy.BranchCache, "m")
+		q.Pipeline = []string{"first", "second", "third", "fourth"}[i]
+		s.kept(s.workspace("m/x="+q.Pipeline), q)
+		order = append([]string{q.Pipeline}, order...)
+	}
+	listed := func() (list []string) {
+		for _, one := range s.all() {
+			list = append(list, one.set.Pipeline)
+		}
+		return list
+	}
+	if got := listed(); !slices.Equal(got, order) {
+		t.Errorf("kept, the last first: %q, want %q", got, order)
+	}
+	// Taking a set is a use of it too.
+	s.now = func() time.Time { return time.Now().Add(-30 * year) }
+	q := ask(deploy.BranchCache, "m")
+	q.Pipeline = "second"
+	s.restored(s.workspace(), q)
+	if got := listed(); got[0] != "second" {
+		t.Errorf("after a use of the second: %q", got)
+	}
+}
+
+func TestProgramsOfAClockThatWasAheadGoInTime(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, age := range map[string]time.Duration{
+		"agent-own": year, "agent-used": 29 * 24 * time.Hour, "agent-unused": 31 * 24 * time.Hour, "agent-ahead": -20 * year, "other": year,
+		".new-running": time.Minute, ".new-left": 25 * time.Hour, ".new-ahead": -20 * year,
+	} {
+		path, at := filepath.Join(dir, name), time.Now().Add(-age)
+		if err := os.WriteFile(path, nil, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tidyPrograms(filepath.Join(dir, "agent-own"), nil)
+	var left []string
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		left = append(left, e.Name())
+		st, err := e.Info()
+		if err != nil || time.Until(st.ModTime()) > time.Minute {
+			t.Errorf("%s is dated %v, %v", e.Name(), st.ModTime(), err)
+		}
+	}
+	if want := []string{".new-ahead", ".new-running", "agent-ahead", "agent-own", "agent-used", "other"}; !slices.Equal(left, want) {
+		t.Errorf("left are %q, want %q", left, want)
+	}
+}
