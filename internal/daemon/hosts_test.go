@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -469,4 +470,102 @@ func TestCachesOfAHostStayThere(t *testing.T) {
 	if got, want := found("three"), "web1 finds two of web1, web2 finds two of web2"; got != want {
 		t.Errorf("after web2 was down: %q, want %q", got, want)
 	}
+}
+
+// newest is the name of the release that was made last.
+func (f *fleet) newest() string {
+	f.t.Helper()
+	list, err := f.client.Releases(f.t.Context(), "shop")
+	if len(list) == 0 {
+		f.t.Fatal(err)
+	}
+	return list[0].ID
+}
+
+// stands are the hosts of a job as `run ID --json` shows them: state, phase,
+// and the beginning of the error.
+func stands(j web.Job) string {
+	var list []string
+	for _, h := range j.Hosts {
+		s := h.Name + " " + h.State + " " + text(h.Phase)
+		if h.Error != nil {
+			s += " (" + text(h.Error) + ")"
+		}
+		list = append(list, s)
+	}
+	return strings.Join(list, "; ")
+}
+
+func TestRunSaysOfEachHostHowFarItCame(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 3)
+	f.start(f.config(`
+      test:
+        hosts: [web1, web2, web3]
+        steps: [ { run: '! grep -q "untested.*$DEPLOYHOOK_HOST" index.txt' } ]
+      deploy:
+        hosts: [web1, web2, web3]
+        release: ` + f.path("srv") + `
+        steps:
+          - { name: build, run: 'cp index.txt built.txt; ! grep -q "bad.*$DEPLOYHOOK_HOST" index.txt' }
+          - { name: meddle, run: 'if grep -q "moved.*$DEPLOYHOOK_HOST" index.txt; then ln -sfn elsewhere ` + f.current() + `; fi' }
+        restart: '` + f.restarts() + `; ! grep -q "crash.*$DEPLOYHOOK_HOST" index.txt && if grep -q "gone.*$DEPLOYHOOK_HOST" index.txt; then kill -9 $PPID; fi'
+`))
+	r := f.want(f.push("one"), "succeeded")
+	wantStands := func(what string, r web.Run, job int, want string) {
+		t.Helper()
+		if got := stands(r.Jobs[job]); got != want {
+			t.Errorf("%s: the hosts stand\n%s, want\n%s", what, got, want)
+		}
+	}
+	wantStands("tested", r, 0, "web1 succeeded ; web2 succeeded ; web3 succeeded ")
+	wantStands("deployed", r, 1, "web1 succeeded live; web2 succeeded live; web3 succeeded live")
+
+	r = f.want(f.push("untested web2"), "failed")
+	wantStands("a test that fails on one", r, 0, "web1 succeeded ; web2 failed  (step ! grep -q \"untested.*$DEPLOYHOOK_HOST\" index.txt: exit status 1); web3 succeeded ")
+	wantStands("what needs it", r, 1, "web1 skipped ; web2 skipped ; web3 skipped ")
+
+	r = f.want(f.push("bad web2"), "failed")
+	wantStands("a step that fails on one", r, 1, "web1 canceled prepared; web2 failed preparing (step build: exit status 1); web3 canceled prepared")
+
+	r = f.want(f.push("crash web2"), "failed")
+	wantStands("a restart that fails on one", r, 1, "web1 canceled put_back; web2 failed put_back (restart: exit status 1); web3 canceled prepared")
+
+	// What somebody did to current on one host keeps its switch from being begun.
+	current := filepath.Join(f.hosts[1].Root, "current")
+	was, err := os.Readlink(current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = f.want(f.push("moved web2"), "failed")
+	wantStands("a switch that is refused on one", r, 1, "web1 canceled put_back; web2 failed prepared (switching to "+f.newest()+
+		": "+f.path("srv")+"/current points to \"elsewhere\", which is no release: move it away first); web3 canceled prepared")
+	if err := errors.Join(os.Remove(current), os.Symlink(was, current)); err != nil {
+		t.Fatal(err)
+	}
+
+	f.failAt(1, "agent", "linked")
+	r = f.wantLong(f.push("two"), "succeeded")
+	wantStands("an agent that is killed and comes again", r, 1, "web1 succeeded live; web2 succeeded live; web3 succeeded live")
+
+	r = f.wantLong(f.push("gone web2"), "failed")
+	wantStands("an agent that each restart kills", r, 1,
+		"web1 canceled put_back; web2 failed put_back (the agent ended during the job (it was ended by SIGKILL: a step did it, or the machine is out of memory)); web3 canceled prepared")
+
+	f.hosts[1].Down()
+	r = f.want(f.push("three"), "failed")
+	wantStands("a host that is down", r, 1, "web1 skipped ; web2 skipped ; web3 skipped ")
+	if got := stands(r.Jobs[0]); !strings.HasPrefix(got, "web1 skipped ; web2 failed  (host web2: ") || !strings.HasSuffix(got, "; web3 skipped ") {
+		t.Errorf("the test on a host that is down: %s", got)
+	}
+	f.hosts[1].Up()
+
+	// It is written down as it comes: after a crash nothing is forgotten.
+	f.failAt(1, "daemon", "linked")
+	id := f.push("crash web3")
+	f.died()
+	f.start(f.config(""))
+	r = f.wantLong(id, "failed")
+	wantStands("the daemon killed in the switch", r, 1, "web1 canceled put_back; web2 canceled put_back; web3 failed put_back (restart: exit status 1)")
+	f.everywhere("two")
 }
