@@ -569,3 +569,69 @@ func TestRunSaysOfEachHostHowFarItCame(t *testing.T) {
 	wantStands("the daemon killed in the switch", r, 1, "web1 canceled put_back; web2 canceled put_back; web3 failed put_back (restart: exit status 1)")
 	f.everywhere("two")
 }
+
+func TestFirstCopyOverASlowLineIsSaidOnTheRunAndCanBeCanceled(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1)
+	p := f.behind(0)
+	lacks := func() {
+		t.Helper()
+		if err := os.RemoveAll(filepath.Join(f.hosts[0].Home, ".cache", "deployhook")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.start(f.config(""))
+	copied := func(id int64) (web.Run, web.Step) {
+		t.Helper()
+		r, err := f.client.Run(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, j := range r.Jobs {
+			for _, h := range j.Hosts {
+				if len(h.Steps) > 0 && h.Steps[0].Name == "copy the agent's program" {
+					return r, h.Steps[0]
+				}
+			}
+		}
+		return r, web.Step{}
+	}
+
+	// What is quick is not worth a step.
+	lacks()
+	r := f.wantLong(f.push("one"), "succeeded")
+	if _, st := copied(r.ID); st.Name != "" && r.Ended.Sub(*r.Started) < 10*time.Second {
+		t.Errorf("a run of %v has a step for the copy: %+v", r.Ended.Sub(*r.Started), st)
+	}
+
+	exe, _ := ownProgram()
+	st, err := os.Stat(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Limit(st.Size() / 40) // a half or a third of it is sent
+	lacks()
+	id := f.push("two")
+	f.untilLong("the copy is said", func() bool { _, st := copied(id); return st.State == "running" })
+	f.untilLong("the copy is whole", func() bool { _, st := copied(id); return st.State == "succeeded" })
+	p.Limit(0)
+	f.wantLong(id, "succeeded")
+	f.everywhere("two")
+	saying(t, f.logOf(id), " MB have come, ", " KB a second; about ", " are left")
+
+	p.Limit(st.Size() / 1000)
+	lacks()
+	id = f.push("three")
+	f.untilLong("the copy is said", func() bool { _, st := copied(id); return st.State == "running" })
+	began := time.Now()
+	if _, err := f.client.Cancel(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	f.want(id, "canceled")
+	if _, st := copied(id); st.State != "canceled" || time.Since(began) > time.Minute {
+		t.Errorf("the copy is %+v, %v after the cancel", st, time.Since(began))
+	}
+	p.Limit(0)
+	f.wantLong(f.push("four"), "succeeded")
+	f.everywhere("four")
+}

@@ -35,11 +35,12 @@ const (
 	callTime = 2 * time.Minute  // a call that only asks or writes a few lines
 	syncTime = 10 * time.Minute // one that writes a file system to disk, or removes trees
 	treeTime = time.Hour        // sending a tree
+	copyTime = 24 * time.Hour   // copying the agent's program, as long as something comes through
 )
 
 // Deadlines that tests make shorter.
 var (
-	stallTime = 2 * time.Minute  // sending a tree, without a byte being taken
+	stallTime = 2 * time.Minute  // sending a tree or the agent's program, without a byte being taken
 	stepSlack = 90 * time.Second // from the end of a step's time, or its cancel, to its result
 )
 

@@ -263,15 +263,6 @@ func names(parts []*jobPart) string {
 	return joined(list)
 }
 
-// connect opens the agent of a part.
-func (p *jobPart) connect(ctx context.Context) error {
-	conn, err := p.engine.openOn(ctx, p.host, p.spec.Agent(), p.run)
-	if err == nil {
-		p.conn = conn
-	}
-	return err
-}
-
 // hangUp ends the agent of a part; one that has none is left alone.
 func (p *jobPart) hangUp() {
 	conn := p.conn
