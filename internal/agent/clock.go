@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"io"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -30,12 +32,38 @@ func (c *clock) now() time.Time {
 	return time.Now()
 }
 
+// signed says now and then, while the body of a request is read, how much of
+// it has come: the near end hears nothing else meanwhile.
+type signed struct {
+	io.ReadCloser
+	w    http.ResponseWriter
+	last time.Time
+	came int64 // bytes
+	next int64 // of them, at which it is said at once
+}
+
+func (s *signed) Read(b []byte) (int, error) {
+	n, err := s.ReadCloser.Read(b)
+	s.came += int64(n)
+	if now := time.Now(); n > 0 && (s.came >= s.next || now.Sub(s.last) >= wire.SignEvery) {
+		s.last = now
+		for s.next <= s.came {
+			s.next *= wire.SignGrowth
+		}
+		s.w.Header().Set(wire.CameHeader, strconv.FormatInt(s.came, 10))
+		s.w.WriteHeader(http.StatusProcessing) // without effect once the answer has begun
+		s.w.Header().Del(wire.CameHeader)
+	}
+	return n, err
+}
+
 // timed hears the daemon's clock from each request, and says with the answer
 // what this machine's is.
 func (c *clock) timed(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.hear(r.Header.Get(wire.TimeHeader))
 		w.Header().Set(wire.TimeHeader, time.Now().UTC().Format(time.RFC3339Nano))
+		r.Body = &signed{ReadCloser: r.Body, w: w, last: time.Now(), next: wire.SlowPiece}
 		h.ServeHTTP(w, r)
 	})
 }

@@ -1,11 +1,17 @@
 package agent
 
 import (
+	"bytes"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -108,5 +114,47 @@ func TestProgramsOfAClockThatWasAheadGoInTime(t *testing.T) {
 	}
 	if want := []string{".new-ahead", ".new-running", "agent-ahead", "agent-own", "agent-used", "other"}; !slices.Equal(left, want) {
 		t.Errorf("left are %q, want %q", left, want)
+	}
+}
+
+func TestWhoReadsABodySaysHowMuchHasCome(t *testing.T) {
+	t.Parallel()
+	const size = 3 << 20
+	h := new(clock).timed(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r.Body}, make([]byte, 1<<10))
+		fmt.Fprint(w, n, err, w.Header().Get(wire.CameHeader))
+	}))
+	srv := httptest.NewServer(h)
+	defer srv.Close()
+	var said []string
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		said = append(said, h.Get(wire.CameHeader))
+		return nil
+	}})
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL, bytes.NewReader(make([]byte, size)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := srv.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil || string(b) != fmt.Sprint(size, nil, "") || res.Header.Get(wire.CameHeader) != "" {
+		t.Errorf("%s, %v", b, err)
+	}
+	// On a busy machine it may say more, for the time.
+	last := 0
+	for _, s := range said {
+		n, err := strconv.Atoi(s)
+		if err != nil || n <= last || n > size {
+			t.Errorf("it says %q", said)
+			break
+		}
+		last = n
+	}
+	if len(said) < 3 || last < 16*16*4<<10 {
+		t.Errorf("it says %q", said)
 	}
 }

@@ -10,8 +10,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"path"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"deployhook/internal/agent/wire"
@@ -329,7 +333,14 @@ func stream[A any](ctx context.Context, c *Conn, most time.Duration, route strin
 	if c.packed {
 		encoding = wire.Packed
 	}
-	res, err := c.send(ctx, route, &progress{r, stall, most}, encoding)
+	body := &progress{r: r, stall: stall, most: most, began: time.Now()}
+	if c.packed { // over SSH
+		body.piece.Store(wire.SlowPiece)
+	}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		return body.sign(h.Get(wire.CameHeader))
+	}})
+	res, err := c.send(ctx, route, body, encoding)
 	r.CloseWithError(errStopped)
 	werr := <-wrote
 	if err == nil {
@@ -375,14 +386,50 @@ func (c *Conn) writeTree(to io.Writer, write func(*bufio.Writer) error) error {
 	return err
 }
 
-// progress puts a timer off whenever something is read.
+// signsMost is how many signs an agent may give while it reads one body.
+const signsMost = int(treeTime / time.Second)
+
+// progress puts a timer off whenever something is read, or has come. Over SSH
+// no more is read at once than the line takes in a second, as far as is known.
 type progress struct {
 	r     io.Reader
 	stall *time.Timer
 	most  time.Duration
+	piece atomic.Int64 // bytes; 0: as many as are wanted
+
+	// Of what the agent says of it.
+	began time.Time
+	signs int
+	came  int64
 }
 
+// sign takes the word of the agent that so many bytes have come.
+func (p *progress) sign(came string) error {
+	p.stall.Reset(p.most) // what was taken here long ago has come there
+	if p.signs++; p.signs > signsMost {
+		return lie("it says again and again how much it has read")
+	}
+	n, err := strconv.ParseInt(came, 10, 64)
+	now := time.Now()
+	took := now.Sub(p.began)
+	if err != nil || n <= p.came || took <= 0 {
+		return nil
+	}
+	if p.piece.Load() > 0 {
+		rate := float64(n-p.came) / took.Seconds()
+		p.piece.Store(int64(min(max(rate, wire.SlowPiece), pieceMost)))
+	}
+	p.came, p.began = n, now
+	return nil
+}
+
+// pieceMost is how much of a body goes at once on a fast line, in bytes.
+const pieceMost = 256 << 10
+
 func (p *progress) Read(b []byte) (int, error) {
+	if piece := int(p.piece.Load()); piece > 0 && len(b) > piece {
+		b = b[:piece]
+	}
 	n, err := p.r.Read(b)
 	p.stall.Reset(p.most)
 	return n, err

@@ -3,6 +3,7 @@ package host_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +17,7 @@ import (
 
 // How long the first copy takes on the slow line of a test: longer than
 // nothing at all may come, and than a login may take.
-const slowCopy = 14 * time.Second
+const slowCopy = 12 * time.Second
 
 // packedSize is how much of a program is sent, as a quick copy tells.
 func packedSize(t *testing.T, h *host.Hosts, far *deploy.Host) (size int64) {
@@ -62,6 +63,36 @@ func TestFirstCopyGoesOnAsLongAsSomethingComes(t *testing.T) {
 	}
 	if res, o := run(t, c, host.Step{Dir: "/", Command: "echo there"}); o.stdout() != "there\n" {
 		t.Errorf("%+v, %q", res, o.stdout())
+	}
+}
+
+// A tree that takes longer than both ends wait for a ping, which waits behind it.
+func TestTreeOverASlowLineIsNoSilence(t *testing.T) {
+	t.Parallel()
+	s := hosttest.Start(t, hosttest.Options{})
+	far, p := proxied(t, s)
+	c := openFar(t, near(t), far)
+	if _, err := c.OpenRelease(t.Context(), host.OpenRelease{Path: s.Root, Daemon: "d", Run: 1, Job: "deploy"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Prepare(t.Context(), host.Prepare{Release: goodID, Commit: strings.Repeat("a", 40), Files: 1}); err != nil {
+		t.Fatal(err)
+	}
+	const size = 45_000
+	p.Limit(1000)
+	if _, err := c.Facts(t.Context()); err != nil { // what the proxy had begun to read went at once
+		t.Fatal(err)
+	}
+	began := time.Now()
+	err := c.Put(t.Context(), func(fn func(deploy.TreeFile, io.Reader) error) error {
+		return fn(deploy.TreeFile{Path: "file", Mode: deploy.TreePlain, Size: size}, noise(size))
+	})
+	p.Limit(0)
+	if took := time.Since(began); err != nil || took < 40*time.Second {
+		t.Errorf("after %v: %v", took, err)
+	}
+	if st, err := os.Stat(filepath.Join(s.Root, "releases", goodID, "file")); err != nil || st.Size() != size {
+		t.Errorf("what came is %v, %v", st, err)
 	}
 }
 
