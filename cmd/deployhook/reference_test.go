@@ -55,7 +55,11 @@ var shapes = []struct {
 	{"A job of a run", web.Job{}, map[string]string{
 		"name": "", "state": "as of a run", "cause": "", "error": "", "attempt": "from 1; 0 before it began", "waiting_for": "", "hosts": "",
 	}},
-	{"A job on one host", web.Host{}, map[string]string{"name": "`local`", "state": "", "steps": "of the last attempt; `restart` is one"}},
+	{"A job on one host", web.Host{}, map[string]string{
+		"name": "`local`, or one of `hosts`", "state": "of a job that failed: `failed` where something went wrong, `canceled` where others kept it from going on, `skipped` where nothing was done",
+		"phase": "how far a deploy came there: `preparing`, `prepared`, `switching`, `switched`, `live`, `put_back`; null: nothing was done, or the job has no release",
+		"error": "what went wrong on this host", "steps": "of the last attempt; `restart` is one",
+	}},
 	{"A step", web.Step{}, map[string]string{
 		"name": "or its command's first line", "state": "", "exit_code": "null also when a signal ended it", "signal": "`SIGKILL`", "error": "", "started": "", "ended": "",
 	}},

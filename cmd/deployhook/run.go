@@ -138,6 +138,31 @@ func on(host string) string {
 	return " on " + plain(&host)
 }
 
+// phases say how far a deploy came on a host.
+var phases = map[string]string{
+	"preparing": "the release is not whole", "prepared": "prepared and not switched", "switching": "in the middle of the switch",
+	"switched": "switched", "live": "live", "put_back": "put back",
+}
+
+// standing says how a host stands among those of its job.
+func (a *app) standing(j web.Job, h web.Host) string {
+	if len(j.Hosts) == 1 || h.State == "" {
+		return ""
+	}
+	text := ": " + a.state(h.State)
+	if h.Phase != nil {
+		how, ok := phases[*h.Phase]
+		if !ok { // of a later version
+			how = plain(h.Phase)
+		}
+		text += ", " + how
+	}
+	if h.Error != nil {
+		text += ": " + plain(h.Error)
+	}
+	return text
+}
+
 func (a *app) show(r web.Run) {
 	fmt.Fprintf(a.out, "run %d of %s: %s\n", r.ID, r.Pipeline, a.state(r.State))
 	row := func(name string, s *string) {
@@ -180,7 +205,7 @@ func (a *app) show(r web.Run) {
 		fmt.Fprintf(a.out, "job %s %s%s\n", j.Name, a.state(j.State), note)
 		for _, h := range j.Hosts {
 			if len(j.Hosts) > 1 || h.Name != "local" {
-				fmt.Fprintf(a.out, "  on %s\n", plain(&h.Name))
+				fmt.Fprintf(a.out, "  on %s%s\n", plain(&h.Name), a.standing(j, h))
 			}
 			for _, s := range h.Steps {
 				note := ""

@@ -9,14 +9,15 @@ import (
 )
 
 func TestRunShowsStepsByHostWhereThereAreSeveral(t *testing.T) {
+	back, failed := "put_back", "restart: exit status 1\x1b[2J"
 	host := func(name string) web.Host {
-		return web.Host{Name: name, Steps: []web.Step{{Name: "build", State: "succeeded"}, {Name: "restart", State: "failed"}}}
+		return web.Host{Name: name, State: "failed", Phase: &back, Error: &failed, Steps: []web.Step{{Name: "build", State: "succeeded"}, {Name: "restart", State: "failed"}}}
 	}
 	for name, tt := range map[string]struct {
 		hosts []web.Host
 		want  []string
 	}{
-		"several":           {[]web.Host{host("local"), host("web2")}, []string{"  on local", "  on web2"}},
+		"several":           {[]web.Host{host("local"), host("web2")}, []string{"  on local: failed, put back: restart: exit status 1", "  on web2: failed, put back: restart: exit status 1"}},
 		"one over SSH":      {[]web.Host{host("web2")}, []string{"  on web2"}},
 		"this machine only": {[]web.Host{host("local")}, nil},
 	} {
@@ -29,7 +30,7 @@ func TestRunShowsStepsByHostWhereThereAreSeveral(t *testing.T) {
 				got = append(got, strings.TrimRight(line, "\n"))
 			}
 		}
-		if strings.Join(got, ",") != strings.Join(tt.want, ",") || strings.Count(out.String(), "restart") != len(tt.hosts) {
+		if strings.Join(got, ",") != strings.Join(tt.want, ",") || strings.Count(out.String(), "  restart\n") != len(tt.hosts) {
 			t.Errorf("%s: it shows\n%s", name, out.String())
 		}
 	}

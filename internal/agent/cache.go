@@ -42,6 +42,7 @@ type caches struct {
 	dir string
 	own string            // directory of this agent alone, on the same file system
 	got map[string]uint64 // by directory, the sum of what the workspace got: unless a job changes it, it is not the job's to keep
+	now func() time.Time  // the daemon's clock
 
 	mu     sync.Mutex // held while directories of the workspace are moved
 	closed bool       // the agent ends, and removes its workspace: nothing of it may be moved any more
@@ -164,9 +165,25 @@ func (c *caches) write(key string, s *keptSet) error {
 		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	if err == nil {
+		c.touch(tmp)
 		err = os.Rename(tmp, c.file(key, s.Kind))
 	}
 	return err
+}
+
+// touch dates the file of a set as the one that was used last of all: later
+// than each other, also when the clock that those were dated by was ahead.
+func (c *caches) touch(file string) {
+	const after = time.Millisecond
+	at := c.now()
+	for _, key := range c.keys() {
+		for _, kind := range kinds {
+			if st, err := os.Lstat(c.file(key, kind)); err == nil && c.file(key, kind) != file && !st.ModTime().Before(at) {
+				at = st.ModTime().Add(after)
+			}
+		}
+	}
+	_ = os.Chtimes(file, at, at)
 }
 
 // changing runs fn while no other agent changes the caches, and then removes
@@ -314,8 +331,7 @@ func (c *caches) restore(ctx context.Context, workspace string, q wire.Cache) (w
 		}
 		count, err := c.make(ctx, workspace, dir, from)
 		from.Close()
-		now := time.Now()
-		_ = os.Chtimes(c.file(key, kind), now, now)
+		c.touch(c.file(key, kind))
 		if ctx.Err() != nil || errors.Is(err, errHalf) {
 			return res, fmt.Errorf("taking %s from the cache: %w", dir, err)
 		}

@@ -32,7 +32,7 @@ func newShelf(t *testing.T) *shelf {
 	if err := os.MkdirAll(own, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &shelf{caches: &caches{dir: filepath.Join(dir, "caches"), own: own, got: map[string]uint64{}}, t: t}
+	return &shelf{caches: &caches{dir: filepath.Join(dir, "caches"), own: own, got: map[string]uint64{}, now: time.Now}, t: t}
 }
 
 // workspace makes one with files.
@@ -220,7 +220,7 @@ func TestWhatAJobDidNotChangeIsNotItsToKeep(t *testing.T) {
 	s := newShelf(t)
 	q := ask(deploy.BranchCache, "m")
 	s.kept(s.workspace("m/a=1", "m/sub/b=1"), q)
-	reader := &shelf{caches: &caches{dir: s.dir, own: s.own, got: map[string]uint64{}}, t: t, n: 100}
+	reader := &shelf{caches: &caches{dir: s.dir, own: s.own, got: map[string]uint64{}, now: time.Now}, t: t, n: 100}
 	read := reader.workspace()
 	reader.restored(read, q)
 	s.kept(s.workspace("m/a=2"), q)
@@ -391,7 +391,7 @@ func TestJobsAtOnceDoNotMix(t *testing.T) {
 		if err := os.MkdirAll(own, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		mine := &shelf{caches: &caches{dir: s.dir, own: own, got: map[string]uint64{}}, t: t}
+		mine := &shelf{caches: &caches{dir: s.dir, own: own, got: map[string]uint64{}, now: time.Now}, t: t}
 		var full, empty []string
 		for range 5 {
 			full, empty = append(full, mine.workspace(text(id)...)), append(empty, mine.workspace())

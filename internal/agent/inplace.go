@@ -22,7 +22,7 @@ func (a *Agent) inPlaceRoutes(m *http.ServeMux) {
 		return inPlaceFound(f, "", err)
 	}))
 	m.HandleFunc("POST "+wire.RouteInPlaceAbandon, handle(func(r *http.Request, q wire.Path) (wire.Empty, error) {
-		p, err := release.OpenInPlace(r.Context(), a.state.dir, q.Path, release.Owner{Job: "unlock"})
+		p, err := release.OpenInPlace(r.Context(), a.state.dir, q.Path, release.Owner{Job: "unlock", Now: a.clock.now})
 		if err != nil {
 			return wire.Empty{}, err
 		}
@@ -92,7 +92,7 @@ func (a *Agent) openInPlace(r *http.Request, q wire.OpenRelease) (wire.InPlaceFo
 	}
 	// Waiting for the lock may take a minute, in which the agent must be able
 	// to end.
-	p, err := release.OpenInPlace(r.Context(), a.state.dir, q.Path, release.Owner{Daemon: q.Daemon, Run: q.Run, Job: q.Job, Attempt: q.Attempt})
+	p, err := release.OpenInPlace(r.Context(), a.state.dir, q.Path, release.Owner{Daemon: q.Daemon, Run: q.Run, Job: q.Job, Attempt: q.Attempt, Now: a.clock.now})
 	if err != nil {
 		return none, err
 	}

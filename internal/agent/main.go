@@ -31,6 +31,7 @@ type Agent struct {
 	state  *state
 	caches *caches
 	group  *cgroup // nil: none for this agent alone
+	clock  clock
 
 	mu        sync.Mutex
 	path      *release.Path    // opened, or nil
@@ -162,7 +163,7 @@ func newAgent(far bool) (*Agent, error) {
 	a.reap.group = a.group
 	var err error
 	if a.state, err = openState(a.nonce, far); err == nil {
-		a.caches = &caches{dir: a.state.path("caches"), own: a.state.work(), got: map[string]uint64{}}
+		a.caches = &caches{dir: a.state.path("caches"), own: a.state.work(), got: map[string]uint64{}, now: a.clock.now}
 	}
 	return a, err
 }
@@ -198,7 +199,7 @@ func (a *Agent) serve(conn net.Conn) {
 	gone := make(chan struct{})
 	var once sync.Once
 	srv := &http.Server{
-		Handler: a.routes(), Protocols: wire.Protocols(), HTTP2: wire.HTTP2(), MaxHeaderBytes: wire.HeaderMost,
+		Handler: a.clock.timed(a.routes()), Protocols: wire.Protocols(), HTTP2: wire.HTTP2(), MaxHeaderBytes: wire.HeaderMost,
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			if s == http.StateClosed || s == http.StateHijacked {
 				once.Do(func() { close(gone) })

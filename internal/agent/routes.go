@@ -51,7 +51,7 @@ func (a *Agent) routes() http.Handler {
 	}))
 	m.HandleFunc("POST "+wire.RouteAwait, handle(a.await))
 	m.HandleFunc("POST "+wire.RouteAbandon, handle(func(r *http.Request, p wire.Path) (wire.Empty, error) {
-		path, err := release.Open(r.Context(), p.Path, release.Owner{Job: "unlock"})
+		path, err := release.Open(r.Context(), p.Path, release.Owner{Job: "unlock", Now: a.clock.now})
 		if err != nil {
 			return wire.Empty{}, err
 		}
@@ -162,7 +162,7 @@ func (a *Agent) openRelease(r *http.Request, q wire.OpenRelease) (wire.Found, er
 	}
 	// Waiting for the lock may take a minute, in which the agent must be able
 	// to end.
-	p, err := release.Open(r.Context(), q.Path, release.Owner{Daemon: q.Daemon, Run: q.Run, Job: q.Job, Attempt: q.Attempt})
+	p, err := release.Open(r.Context(), q.Path, release.Owner{Daemon: q.Daemon, Run: q.Run, Job: q.Job, Attempt: q.Attempt, Now: a.clock.now})
 	if err != nil {
 		return wire.Found{}, err
 	}

@@ -54,7 +54,9 @@ const (
 )
 
 // tidyPrograms notes that this program is in use, and removes those of other
-// versions beside it that have not been for long. What cannot be is in nobody's way.
+// versions beside it that have not been for long. One whose time is to come was
+// used when the clock was ahead: nobody knows for how long it has not been, and
+// its time begins now. What cannot be removed is in nobody's way.
 func tidyPrograms(own string, err error) {
 	if err != nil || !strings.HasPrefix(filepath.Base(own), "agent-") {
 		return
@@ -68,6 +70,10 @@ func tidyPrograms(own string, err error) {
 			continue
 		}
 		age := now.Sub(st.ModTime())
+		if age < -halfProgram {
+			_ = os.Chtimes(filepath.Join(filepath.Dir(own), e.Name()), now, now)
+			continue
+		}
 		if strings.HasPrefix(e.Name(), "agent-") && age > programUse || strings.HasPrefix(e.Name(), ".new-") && age > halfProgram {
 			os.Remove(filepath.Join(filepath.Dir(own), e.Name()))
 		}

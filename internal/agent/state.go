@@ -147,8 +147,9 @@ func (s *state) buryDead() error {
 		case nonceForm.MatchString(name):
 			errs = append(errs, s.buryOne(name))
 		case strings.HasSuffix(name, newMark):
-			// It was killed in the moment of its birth.
-			if st, err := e.Info(); err == nil && time.Since(st.ModTime()) > time.Minute {
+			// It was killed in the moment of its birth. A time to come is that
+			// of a clock that was ahead.
+			if st, err := e.Info(); err == nil && time.Since(st.ModTime()).Abs() > time.Minute {
 				os.Remove(s.path("agents", name))
 			}
 		}

@@ -25,16 +25,13 @@ import (
 // putTree writes a tree into the workspace or the release that is being made.
 func (a *Agent) putTree(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
-	dir := a.workspace
-	if a.path != nil {
-		dir = a.path.Dir()
-	}
+	dir, p := a.workspace, a.path
 	a.mu.Unlock()
-	if dir == "" {
+	if dir == "" && p == nil {
 		writeError(w, errors.New("no directory is open"))
 		return
 	}
-	t, err := openTree(dir)
+	t, err := openTree(dir, p)
 	if err == nil {
 		defer t.close()
 		err = readBody(r, func(b *bufio.Reader) error { return wire.ReadTree(b, t.write) })
@@ -52,17 +49,17 @@ func (a *Agent) reuse(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	p := a.path
 	a.mu.Unlock()
-	if p == nil || p.Dir() == "" {
+	if p == nil {
 		writeError(w, errors.New("no release is being made"))
 		return
 	}
 	var lacking wire.Lacking
-	t, err := openTree(p.Dir())
+	t, err := openTree("", p)
 	if err == nil {
 		defer t.close()
 		// Without a release before, or with one that cannot be read, all is lacking.
 		if before := p.Before(); before != "" {
-			t.before, _ = os.OpenRoot(before)
+			t.before, _ = release.OpenDir(before)
 		}
 		lacking.Bits, err = t.reuseAll(r)
 	}
@@ -176,10 +173,15 @@ type tree struct {
 	made   map[string]bool
 }
 
-func openTree(dir string) (*tree, error) {
-	t := &tree{dir: dir, made: map[string]bool{".": true}}
-	var err error
-	t.root, err = os.OpenRoot(dir)
+// openTree opens the release that is being made at a path, or a directory.
+func openTree(dir string, p *release.Path) (t *tree, err error) {
+	t = &tree{dir: dir, made: map[string]bool{".": true}}
+	if p == nil {
+		t.root, err = release.OpenDir(dir)
+		return t, err
+	}
+	t.dir = p.Dir()
+	t.root, err = p.Tree()
 	return t, err
 }
 

@@ -48,6 +48,7 @@ type Options struct {
 	Flags   *pflag.FlagSet
 	Version string
 	Stderr  io.Writer
+	Clock   func() time.Time // what agents are told of the time; default time.Now
 }
 
 // daemon is one running process.
@@ -166,6 +167,7 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	defer control.Close()
 	d.hosts = host.New(host.Options{
 		State: filepath.Join(f.Server.Data, "agent"), Sockets: f.Server.Agent.Sockets(), Version: d.o.Version, Log: d.log, Secret: config.Resolve,
+		Clock: d.o.Clock,
 	})
 	defer d.hosts.Close()
 	d.engine = pipeline.New(pipeline.Options{

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
-		if err := daemon.Run(ctx, daemon.Options{Config: os.Args[2], Version: "test", Stderr: os.Stderr}); err != nil {
+		if err := daemon.Run(ctx, daemon.Options{Config: os.Args[2], Version: "test", Stderr: os.Stderr, Clock: clockAhead(os.Getenv("CLOCK_AHEAD"))}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			exitNow(1)
 		}

@@ -197,6 +197,16 @@ func farFailpoint(file string) {
 	}
 }
 
+// clockAhead is a clock that is that much ahead of this machine's, which the
+// hosts have: to the daemon, all of theirs are off.
+func clockAhead(by string) func() time.Time {
+	ahead, err := time.ParseDuration(by)
+	if err != nil {
+		return nil
+	}
+	return func() time.Time { return time.Now().Add(ahead) }
+}
+
 // timeAfter is the time in so many seconds as names of releases have it.
 func timeAfter(seconds int) string {
 	return time.Now().UTC().Add(time.Duration(seconds) * time.Second).Format("20060102T150405Z")

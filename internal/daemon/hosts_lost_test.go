@@ -187,6 +187,9 @@ func TestPathThatOnlyAPersonCanSettleIsBlockedOnItsHost(t *testing.T) {
 	if strings.Contains(why(r), command("web1")) {
 		t.Errorf("web1 is blocked too: %s", why(r))
 	}
+	if got := stands(r.Jobs[0]); !strings.HasPrefix(got, "web1 canceled put_back; web2 lost prepared (web2: another deployhook left an unfinished switch here") {
+		t.Errorf("the hosts stand %s", got)
+	}
 	f.everywhere("one")
 	next := f.push("three")
 	f.until("the next deploy says how to go on", func() bool { return strings.Contains(text(f.job(next, "deploy").WaitingFor), command("web2")) })
@@ -208,6 +211,9 @@ func TestPathThatOnlyAPersonCanSettleIsBlockedOnItsHost(t *testing.T) {
 	saying(t, why(r), command("web1"), "on_crash is stop")
 	if strings.Contains(why(r), command("web2")) {
 		t.Errorf("web2 is blocked too: %s", why(r))
+	}
+	if got := stands(r.Jobs[0]); !strings.HasPrefix(got, "web1 lost switched (the switch to ") || !strings.HasSuffix(got, "; web2 canceled prepared") {
+		t.Errorf("the hosts stand %s", got)
 	}
 	f.wantOn("four", "three")
 	next = f.push("five")

@@ -1,12 +1,14 @@
 package daemon_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"deployhook/internal/web"
 )
@@ -334,6 +336,60 @@ func TestUnfinishedSwitchWaitsForAHostThatIsAway(t *testing.T) {
 	f.everywhere("six")
 }
 
+func TestHostsOfAnotherClockAreDeployedToAndRolledBackAsOthers(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	const year = 365 * 24 * time.Hour
+	// The clocks of the hosts are behind, then ahead: they were set meanwhile.
+	for i, ahead := range []time.Duration{20 * year, -20 * year} {
+		f.start(f.config(strings.Replace(`
+      deploy:
+        hosts: [web1, web2]
+        release: { path: SRV, keep: 2, keep_failed: 0 }
+        steps: [ { run: "cp index.txt built.txt" } ]
+        restart: '`+f.restarts()+`; ! grep -q "crash.*$DEPLOYHOOK_HOST" index.txt'
+`, "SRV", f.path("srv"), 1)), "CLOCK_AHEAD="+ahead.String())
+		texts := []string{"one", "two", "three"}
+		if i > 0 {
+			texts = []string{"four", "five", "six"}
+		}
+		for _, text := range texts {
+			f.want(f.push(text), "succeeded")
+		}
+		f.everywhere(texts[2])
+		f.want(f.push("crash-web2 "+texts[0]), "failed")
+		f.everywhere(texts[2])
+		list, err := f.client.Releases(t.Context(), "shop")
+		if err != nil || len(list) != 4 || !list[0].Current || !list[1].Current {
+			t.Errorf("the releases are %+v, %v", list, err)
+		}
+		got, err := f.client.Rollback(t.Context(), rollback(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.want(got.Run, "succeeded")
+		f.everywhere(texts[1])
+		agents, err := f.client.Agents(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range agents {
+			switch off := time.Duration(a.ClockMS)*time.Millisecond + ahead; {
+			case a.Local() && a.ClockMS != 0, !a.Local() && off.Abs() > time.Minute:
+				t.Errorf("the clock of %s is said to be %d ms ahead, and it is %v behind", a.Host, a.ClockMS, ahead)
+			}
+		}
+		for _, h := range f.hosts {
+			b, err := os.ReadFile(filepath.Join(h.Root, ".deployhook/releases.ndjson"))
+			want := time.Now().UTC().Add(ahead).Format("2006")[:3] // the decade
+			if n := strings.Count(string(b), `"time":"`+want); err != nil || n < 12 {
+				t.Errorf("%d lines of the journal are of %s, %v:\n%s", n, want, err, b)
+			}
+		}
+		f.stop()
+	}
+}
+
 func TestReloadThatTakesAHostOutLeavesRunsOfItToTheirFile(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 2)
@@ -414,4 +470,168 @@ func TestCachesOfAHostStayThere(t *testing.T) {
 	if got, want := found("three"), "web1 finds two of web1, web2 finds two of web2"; got != want {
 		t.Errorf("after web2 was down: %q, want %q", got, want)
 	}
+}
+
+// newest is the name of the release that was made last.
+func (f *fleet) newest() string {
+	f.t.Helper()
+	list, err := f.client.Releases(f.t.Context(), "shop")
+	if len(list) == 0 {
+		f.t.Fatal(err)
+	}
+	return list[0].ID
+}
+
+// stands are the hosts of a job as `run ID --json` shows them: state, phase,
+// and the beginning of the error.
+func stands(j web.Job) string {
+	var list []string
+	for _, h := range j.Hosts {
+		s := h.Name + " " + h.State + " " + text(h.Phase)
+		if h.Error != nil {
+			s += " (" + text(h.Error) + ")"
+		}
+		list = append(list, s)
+	}
+	return strings.Join(list, "; ")
+}
+
+func TestRunSaysOfEachHostHowFarItCame(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 3)
+	f.start(f.config(`
+      test:
+        hosts: [web1, web2, web3]
+        steps: [ { run: '! grep -q "untested.*$DEPLOYHOOK_HOST" index.txt' } ]
+      deploy:
+        hosts: [web1, web2, web3]
+        release: ` + f.path("srv") + `
+        steps:
+          - { name: build, run: 'cp index.txt built.txt; ! grep -q "bad.*$DEPLOYHOOK_HOST" index.txt' }
+          - { name: meddle, run: 'if grep -q "moved.*$DEPLOYHOOK_HOST" index.txt; then ln -sfn elsewhere ` + f.current() + `; fi' }
+        restart: '` + f.restarts() + `; ! grep -q "crash.*$DEPLOYHOOK_HOST" index.txt && if grep -q "gone.*$DEPLOYHOOK_HOST" index.txt; then kill -9 $PPID; fi'
+`))
+	r := f.want(f.push("one"), "succeeded")
+	wantStands := func(what string, r web.Run, job int, want string) {
+		t.Helper()
+		if got := stands(r.Jobs[job]); got != want {
+			t.Errorf("%s: the hosts stand\n%s, want\n%s", what, got, want)
+		}
+	}
+	wantStands("tested", r, 0, "web1 succeeded ; web2 succeeded ; web3 succeeded ")
+	wantStands("deployed", r, 1, "web1 succeeded live; web2 succeeded live; web3 succeeded live")
+
+	r = f.want(f.push("untested web2"), "failed")
+	wantStands("a test that fails on one", r, 0, "web1 succeeded ; web2 failed  (step ! grep -q \"untested.*$DEPLOYHOOK_HOST\" index.txt: exit status 1); web3 succeeded ")
+	wantStands("what needs it", r, 1, "web1 skipped ; web2 skipped ; web3 skipped ")
+
+	r = f.want(f.push("bad web2"), "failed")
+	wantStands("a step that fails on one", r, 1, "web1 canceled prepared; web2 failed preparing (step build: exit status 1); web3 canceled prepared")
+
+	r = f.want(f.push("crash web2"), "failed")
+	wantStands("a restart that fails on one", r, 1, "web1 canceled put_back; web2 failed put_back (restart: exit status 1); web3 canceled prepared")
+
+	// What somebody did to current on one host keeps its switch from being begun.
+	current := filepath.Join(f.hosts[1].Root, "current")
+	was, err := os.Readlink(current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = f.want(f.push("moved web2"), "failed")
+	wantStands("a switch that is refused on one", r, 1, "web1 canceled put_back; web2 failed prepared (switching to "+f.newest()+
+		": "+f.path("srv")+"/current points to \"elsewhere\", which is no release: move it away first); web3 canceled prepared")
+	if err := errors.Join(os.Remove(current), os.Symlink(was, current)); err != nil {
+		t.Fatal(err)
+	}
+
+	f.failAt(1, "agent", "linked")
+	r = f.wantLong(f.push("two"), "succeeded")
+	wantStands("an agent that is killed and comes again", r, 1, "web1 succeeded live; web2 succeeded live; web3 succeeded live")
+
+	r = f.wantLong(f.push("gone web2"), "failed")
+	wantStands("an agent that each restart kills", r, 1,
+		"web1 canceled put_back; web2 failed put_back (the agent ended during the job (it was ended by SIGKILL: a step did it, or the machine is out of memory)); web3 canceled prepared")
+
+	f.hosts[1].Down()
+	r = f.want(f.push("three"), "failed")
+	wantStands("a host that is down", r, 1, "web1 skipped ; web2 skipped ; web3 skipped ")
+	if got := stands(r.Jobs[0]); !strings.HasPrefix(got, "web1 skipped ; web2 failed  (host web2: ") || !strings.HasSuffix(got, "; web3 skipped ") {
+		t.Errorf("the test on a host that is down: %s", got)
+	}
+	f.hosts[1].Up()
+
+	// It is written down as it comes: after a crash nothing is forgotten.
+	f.failAt(1, "daemon", "linked")
+	id := f.push("crash web3")
+	f.died()
+	f.start(f.config(""))
+	r = f.wantLong(id, "failed")
+	wantStands("the daemon killed in the switch", r, 1, "web1 canceled put_back; web2 canceled put_back; web3 failed put_back (restart: exit status 1)")
+	f.everywhere("two")
+}
+
+func TestFirstCopyOverASlowLineIsSaidOnTheRunAndCanBeCanceled(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1)
+	p := f.behind(0)
+	lacks := func() {
+		t.Helper()
+		if err := os.RemoveAll(filepath.Join(f.hosts[0].Home, ".cache", "deployhook")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.start(f.config(""))
+	copied := func(id int64) (web.Run, web.Step) {
+		t.Helper()
+		r, err := f.client.Run(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, j := range r.Jobs {
+			for _, h := range j.Hosts {
+				if len(h.Steps) > 0 && h.Steps[0].Name == "copy the agent's program" {
+					return r, h.Steps[0]
+				}
+			}
+		}
+		return r, web.Step{}
+	}
+
+	// What is quick is not worth a step.
+	lacks()
+	r := f.wantLong(f.push("one"), "succeeded")
+	if _, st := copied(r.ID); st.Name != "" && r.Ended.Sub(*r.Started) < 10*time.Second {
+		t.Errorf("a run of %v has a step for the copy: %+v", r.Ended.Sub(*r.Started), st)
+	}
+
+	exe, _ := ownProgram()
+	st, err := os.Stat(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Limit(st.Size() / 40) // a half or a third of it is sent
+	lacks()
+	id := f.push("two")
+	f.untilLong("the copy is said", func() bool { _, st := copied(id); return st.State == "running" })
+	f.untilLong("the copy is whole", func() bool { _, st := copied(id); return st.State == "succeeded" })
+	p.Limit(0)
+	f.wantLong(id, "succeeded")
+	f.everywhere("two")
+	saying(t, f.logOf(id), " MB have come, ", " KB a second; about ", " are left")
+
+	p.Limit(st.Size() / 1000)
+	lacks()
+	id = f.push("three")
+	f.untilLong("the copy is said", func() bool { _, st := copied(id); return st.State == "running" })
+	began := time.Now()
+	if _, err := f.client.Cancel(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	f.want(id, "canceled")
+	if _, st := copied(id); st.State != "canceled" || time.Since(began) > time.Minute {
+		t.Errorf("the copy is %+v, %v after the cancel", st, time.Since(began))
+	}
+	p.Limit(0)
+	f.wantLong(f.push("four"), "succeeded")
+	f.everywhere("four")
 }

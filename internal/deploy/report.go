@@ -25,6 +25,7 @@ type AgentReport struct {
 	User    string    `json:"user"`
 	UID     int       `json:"uid"`
 	Home    string    `json:"home"`
+	ClockMS int64     `json:"clock_ms"` // by how much its machine's clock is ahead of the daemon's, in ms; negative: behind
 	Paths   []Room    `json:"paths"`
 	HostKey string    `json:"host_key"` // "ssh-ed25519 AAAA…" that the host showed, where Error is that it is not the one wanted; else empty
 }

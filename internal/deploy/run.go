@@ -71,10 +71,33 @@ type RunJob struct {
 
 // RunHost is a job on one of its hosts.
 type RunHost struct {
-	Name  string
-	State State
+	HostState
 	Steps []RunStep // of the last attempt
 }
+
+// HostState is how a job stands on one of its hosts. Of a job that failed,
+// hosts where nothing went wrong are canceled, or skipped where nothing was
+// done; those are succeeded where a release is live, or a test came to its end.
+type HostState struct {
+	Name  string
+	State State
+	Phase HostPhase
+	Error string // what went wrong on this host itself
+}
+
+// HostPhase is how far a deploy came on a host; empty: nothing was done there,
+// or the job deploys nothing.
+type HostPhase string
+
+// Phases of a deploy on a host.
+const (
+	PhasePreparing HostPhase = "preparing" // there is a release, which is not whole
+	PhasePrepared  HostPhase = "prepared"  // it is whole, and not switched to
+	PhaseSwitching HostPhase = "switching" // the switch was begun, and nobody knows whether it was made
+	PhaseSwitched  HostPhase = "switched"  // current points to it, or in place the files are its
+	PhaseLive      HostPhase = "live"      // and it has restarted
+	PhasePutBack   HostPhase = "put_back"  // current points to the one before again
+)
 
 // RunStep is a step of a job on one host.
 type RunStep struct {
@@ -124,6 +147,7 @@ type Move struct {
 	// BlockedAt is for To Lost: these of its locks stay, each with the
 	// sentence that says what is there and how to go on.
 	BlockedAt map[string]string
+	Hosts     []HostState // how the job ended on each of its hosts; none: they stand as the job does
 	At        time.Time
 }
 

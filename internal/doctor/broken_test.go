@@ -228,6 +228,12 @@ var broken = []struct {
 	{"a host where steps are root", "hosts", Warning, "web1: steps run as root there", "hosts: { web1: { user: deploy } }", func(m *machine) {
 		m.far(deploy.AgentReport{Host: "web1", Version: "1.2.3", User: "root"})
 	}},
+	{"a host whose clock is ahead", "hosts", Warning, "web1: its clock is 3 hours ahead of the daemon's: certificates are refused there", "sudo timedatectl set-ntp true   (on web1)", func(m *machine) {
+		m.far(deploy.AgentReport{Host: "web1", Version: "1.2.3", User: "deploy", UID: 1, ClockMS: 3*3600_000 + 5000})
+	}},
+	{"a host whose clock is behind", "hosts", Warning, "web1: its clock is 56 years behind the daemon's", "sudo timedatectl set-ntp true   (on web1)", func(m *machine) {
+		m.far(deploy.AgentReport{Host: "web1", Version: "1.2.3", User: "deploy", UID: 1, ClockMS: -56 * 366 * 24 * 3600_000})
+	}},
 	{"a host with an old agent", "hosts", Warning, "web1: its agent is deployhook 1.1.0, and the daemon is 1.2.3", "sudo systemctl restart deployhook", func(m *machine) {
 		m.far(deploy.AgentReport{Host: "web1", Version: "1.1.0", User: "deploy", UID: 1})
 	}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -41,6 +42,28 @@ func (e *exam) checkHosts(context.Context) (found []Check) {
 	return found
 }
 
+// clockMost is how far a host's clock may be from the daemon's.
+const clockMost = 5 * time.Second
+
+// apart says by how much a clock is ahead of the daemon's, roughly.
+func apart(ahead time.Duration) string {
+	side := "ahead of"
+	if ahead < 0 {
+		side = "behind"
+	}
+	n, unit := int64(ahead.Abs()/time.Second), "second"
+	for _, u := range []struct {
+		seconds int64
+		name    string
+	}{{365 * 24 * 3600, "year"}, {24 * 3600, "day"}, {3600, "hour"}, {60, "minute"}} {
+		if n >= 2*u.seconds {
+			n, unit = n/u.seconds, u.name
+			break
+		}
+	}
+	return counted(int(n), unit) + " " + side + " the daemon's"
+}
+
 // farHost judges what became of reaching a host.
 func farHost(r *deploy.AgentReport, version string) (found []Check) {
 	if r.Error != "" {
@@ -51,6 +74,9 @@ func farHost(r *deploy.AgentReport, version string) (found []Check) {
 	}
 	if r.UID == 0 {
 		found = append(found, warn(r.Host+": steps run as root there: whoever can push owns that machine", "give it a user of its own in deploy.yaml: hosts: { "+r.Host+": { user: deploy } }")...)
+	}
+	if ahead := time.Duration(r.ClockMS) * time.Millisecond; ahead.Abs() > clockMost {
+		found = append(found, warn(fmt.Sprintf("%s: its clock is %s: certificates are refused there, and what compares times goes wrong", r.Host, apart(ahead)), "sudo timedatectl set-ntp true   (on "+r.Host+")")...)
 	}
 	writes := ""
 	for _, p := range r.Paths {

@@ -36,12 +36,14 @@ func (c *Conn) KeepCache(ctx context.Context, q Cache) (Cached, error) {
 // Caches lists the sets of a daemon, of one pipeline or, where it is empty, of
 // all.
 func (c *Conn) Caches(ctx context.Context, daemon, pipeline string) ([]deploy.CacheSet, error) {
-	return sets(call[wire.CacheSets](ctx, c, wire.RouteCacheList, wire.CachesOf{Daemon: daemon, Pipeline: pipeline}))
+	w, err := call[wire.CacheSets](ctx, c, wire.RouteCacheList, wire.CachesOf{Daemon: daemon, Pipeline: pipeline})
+	return sets(c.o.Clock(), w, err)
 }
 
 // ClearCaches ends those sets and says which they were.
 func (c *Conn) ClearCaches(ctx context.Context, daemon, pipeline string) ([]deploy.CacheSet, error) {
-	return sets(callFor[wire.CacheSets](ctx, c, syncTime, wire.RouteCacheClear, wire.CachesOf{Daemon: daemon, Pipeline: pipeline}))
+	w, err := callFor[wire.CacheSets](ctx, c, syncTime, wire.RouteCacheClear, wire.CachesOf{Daemon: daemon, Pipeline: pipeline})
+	return sets(c.o.Clock(), w, err)
 }
 
 // cached checks what an agent says of a cache.
@@ -61,11 +63,11 @@ func cached(w wire.Cached, err error) (wire.Cached, error) {
 }
 
 // sets checks the sets that an agent tells of.
-func sets(w wire.CacheSets, err error) ([]deploy.CacheSet, error) {
+func sets(now time.Time, w wire.CacheSets, err error) ([]deploy.CacheSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now().UTC()
+	now = now.UTC()
 	bad := len(w.Sets) > deploy.CacheUserSets
 	for i := range w.Sets {
 		s := &w.Sets[i]

@@ -56,11 +56,11 @@ func TestWhatAnAgentSaysOfCachesIsNotBelievedBlindly(t *testing.T) {
 		"fewer bytes than none":     of(func(s *deploy.CacheSet) { s.Bytes = -1 }),
 		"more sets than a user has": {Sets: make([]deploy.CacheSet, deploy.CacheUserSets+1)},
 	} {
-		if _, err := sets(w, nil); err == nil {
+		if _, err := sets(time.Now(), w, nil); err == nil {
 			t.Errorf("%s is believed", name)
 		}
 	}
-	list, err := sets(of(func(s *deploy.CacheSet) {
+	list, err := sets(time.Now(), of(func(s *deploy.CacheSet) {
 		s.Host, s.User, s.Dirs, s.Used = "forged", "root", nil, time.Now().Add(1000*time.Hour)
 	}), nil)
 	if err != nil || list[0].Host != "" || list[0].User != "" || list[0].Dirs == nil || time.Until(list[0].Used) > time.Minute {

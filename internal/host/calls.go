@@ -10,8 +10,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"path"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"deployhook/internal/agent/wire"
@@ -35,11 +39,12 @@ const (
 	callTime = 2 * time.Minute  // a call that only asks or writes a few lines
 	syncTime = 10 * time.Minute // one that writes a file system to disk, or removes trees
 	treeTime = time.Hour        // sending a tree
+	copyTime = 24 * time.Hour   // copying the agent's program, as long as something comes through
 )
 
 // Deadlines that tests make shorter.
 var (
-	stallTime = 2 * time.Minute  // sending a tree, without a byte being taken
+	stallTime = 2 * time.Minute  // sending a tree or the agent's program, without a byte being taken
 	stepSlack = 90 * time.Second // from the end of a step's time, or its cancel, to its result
 )
 
@@ -51,6 +56,9 @@ type (
 	Activate    = wire.Activate
 	Limits      = wire.Limits
 )
+
+// ErrNoClock is an agent that does not say what its machine's clock is.
+var ErrNoClock = errors.New("the agent does not say what time it has")
 
 // call sends a request and reads its answer.
 func call[A any](ctx context.Context, c *Conn, route string, q any) (A, error) {
@@ -90,6 +98,7 @@ func (c *Conn) send(ctx context.Context, route string, body io.Reader, encoding 
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set(wire.TimeHeader, c.o.Clock().UTC().Format(time.RFC3339Nano))
 	if encoding != "" {
 		req.Header.Set("Content-Encoding", encoding)
 	}
@@ -141,6 +150,33 @@ func doFor(ctx context.Context, c *Conn, most time.Duration, route string) error
 // Facts are what the agent knows of its machine.
 func (c *Conn) Facts(ctx context.Context) (Facts, error) {
 	return call[Facts](ctx, c, wire.RouteFacts, wire.Empty{})
+}
+
+// ClockAhead is by how much the clock of the agent's machine is ahead of the
+// one here; negative: behind. A difference that the way there and back may
+// account for is none. [ErrNoClock]: an agent of an earlier version says nothing of it.
+func (c *Conn) ClockAhead(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	before, began := c.o.Clock(), time.Now()
+	res, err := c.send(ctx, wire.RouteFacts, strings.NewReader("{}"), "")
+	if err != nil {
+		return 0, err
+	}
+	way := time.Since(began)
+	res.Body.Close()
+	there, err := time.Parse(time.RFC3339Nano, res.Header.Get(wire.TimeHeader))
+	if err != nil {
+		return 0, ErrNoClock
+	}
+	ahead := there.Sub(before)
+	switch {
+	case ahead > way:
+		return ahead - way, nil
+	case ahead < 0:
+		return ahead, nil
+	}
+	return 0, nil
 }
 
 // Room asks whether a path can be written by the agent's user, and how much
@@ -297,7 +333,14 @@ func stream[A any](ctx context.Context, c *Conn, most time.Duration, route strin
 	if c.packed {
 		encoding = wire.Packed
 	}
-	res, err := c.send(ctx, route, &progress{r, stall, most}, encoding)
+	body := &progress{r: r, stall: stall, most: most, began: time.Now()}
+	if c.packed { // over SSH
+		body.piece.Store(wire.SlowPiece)
+	}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		return body.sign(h.Get(wire.CameHeader))
+	}})
+	res, err := c.send(ctx, route, body, encoding)
 	r.CloseWithError(errStopped)
 	werr := <-wrote
 	if err == nil {
@@ -343,14 +386,50 @@ func (c *Conn) writeTree(to io.Writer, write func(*bufio.Writer) error) error {
 	return err
 }
 
-// progress puts a timer off whenever something is read.
+// signsMost is how many signs an agent may give while it reads one body.
+const signsMost = int(treeTime / time.Second)
+
+// progress puts a timer off whenever something is read, or has come. Over SSH
+// no more is read at once than the line takes in a second, as far as is known.
 type progress struct {
 	r     io.Reader
 	stall *time.Timer
 	most  time.Duration
+	piece atomic.Int64 // bytes; 0: as many as are wanted
+
+	// Of what the agent says of it.
+	began time.Time
+	signs int
+	came  int64
 }
 
+// sign takes the word of the agent that so many bytes have come.
+func (p *progress) sign(came string) error {
+	p.stall.Reset(p.most) // what was taken here long ago has come there
+	if p.signs++; p.signs > signsMost {
+		return lie("it says again and again how much it has read")
+	}
+	n, err := strconv.ParseInt(came, 10, 64)
+	now := time.Now()
+	took := now.Sub(p.began)
+	if err != nil || n <= p.came || took <= 0 {
+		return nil
+	}
+	if p.piece.Load() > 0 {
+		rate := float64(n-p.came) / took.Seconds()
+		p.piece.Store(int64(min(max(rate, wire.SlowPiece), pieceMost)))
+	}
+	p.came, p.began = n, now
+	return nil
+}
+
+// pieceMost is how much of a body goes at once on a fast line, in bytes.
+const pieceMost = 256 << 10
+
 func (p *progress) Read(b []byte) (int, error) {
+	if piece := int(p.piece.Load()); piece > 0 && len(b) > piece {
+		b = b[:piece]
+	}
 	n, err := p.r.Read(b)
 	p.stall.Reset(p.most)
 	return n, err

@@ -50,6 +50,8 @@ type Options struct {
 	// one. Those for other architectures stand beside it as
 	// deployhook-linux-ARCH.
 	Program string
+	// Clock is what agents are told of the time; default time.Now.
+	Clock func() time.Time
 }
 
 // Hosts opens agents.
@@ -68,6 +70,9 @@ type Hosts struct {
 func New(o Options) *Hosts {
 	if len(o.Command) == 0 {
 		o.Command = []string{"/proc/self/exe", "agent"}
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
 	h := &Hosts{
 		o: o, began: time.Now(), ways: map[deploy.AgentKind]*way{}, programs: newPrograms(o.Program),
@@ -103,10 +108,16 @@ func (h *Hosts) Close() {
 // this machine. [ErrUnreachable]: the host may be there later. It waits for
 // what an agent on that host, whose exit was not seen, may still be ending.
 func (h *Hosts) Open(ctx context.Context, far *deploy.Host, kind deploy.AgentKind) (*Conn, error) {
+	return h.OpenTelling(ctx, far, kind, nil)
+}
+
+// OpenTelling is [Hosts.Open] that tells, while the agent's program is copied to
+// the host, how far that has come: over a slow line it takes hours.
+func (h *Hosts) OpenTelling(ctx context.Context, far *deploy.Host, kind deploy.AgentKind, progress Progress) (*Conn, error) {
 	if far == nil {
 		return h.ways[kind].open(ctx)
 	}
-	c, err := h.remote(far.Name).open(ctx, far)
+	c, err := h.remote(far.Name).open(ctx, far, progress)
 	if err != nil {
 		return nil, fmt.Errorf("host %s: %w", far.Name, err)
 	}

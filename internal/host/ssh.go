@@ -69,8 +69,8 @@ func (h *Hosts) remote(name string) *remote {
 	return r
 }
 
-func (r *remote) open(ctx context.Context, far *deploy.Host) (*Conn, error) {
-	c, err := r.start(ctx, far)
+func (r *remote) open(ctx context.Context, far *deploy.Host, progress Progress) (*Conn, error) {
+	c, err := r.start(ctx, far, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -82,12 +82,12 @@ func (r *remote) open(ctx context.Context, far *deploy.Host) (*Conn, error) {
 }
 
 // start starts an agent over a connection of its own.
-func (r *remote) start(ctx context.Context, far *deploy.Host) (*Conn, error) {
+func (r *remote) start(ctx context.Context, far *deploy.Host, progress Progress) (*Conn, error) {
 	l, err := r.hosts.link(ctx, far)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{link: l, remote: r, name: far.Name, mark: "deployhook-far " + rand.Text() + " "}
+	s := &session{link: l, remote: r, name: far.Name, mark: "deployhook-far " + rand.Text() + " ", progress: progress}
 	s.conn = &Conn{
 		o: &r.hosts.o, packed: true, conn: s, process: s, done: make(chan struct{}),
 		bury: func() { s.bury(far) }, after: func() error {
@@ -99,6 +99,9 @@ func (r *remote) start(ctx context.Context, far *deploy.Host) (*Conn, error) {
 	c, err := s.login(ctx)
 	if err != nil {
 		l.close()
+		if s.sent != nil {
+			<-s.sent
+		}
 		return nil, err
 	}
 	r.hosts.use(c.nonce, true)
@@ -184,6 +187,7 @@ type link struct {
 	*ssh.Client
 	through []*ssh.Client // the nearest first
 	line    *tcpLine
+	copying atomic.Bool // the agent's program is on its way, and what is asked waits behind it
 }
 
 // close ends it at once.
@@ -225,7 +229,7 @@ func (h *Hosts) link(ctx context.Context, far *deploy.Host) (*link, error) {
 			}
 			l.through = append(l.through, l.Client)
 		}
-		if l.Client, err = h.shake(ctx, hop, conn); err != nil {
+		if l.Client, err = h.shake(ctx, hop, conn, &l.copying); err != nil {
 			l.close()
 			return nil, via(route, i, l.line.said(err))
 		}
@@ -257,7 +261,7 @@ func via(route []*hop, i int, err error) error {
 }
 
 // shake logs in over a connection.
-func (h *Hosts) shake(ctx context.Context, p *hop, conn net.Conn) (*ssh.Client, error) {
+func (h *Hosts) shake(ctx context.Context, p *hop, conn net.Conn, copying *atomic.Bool) (*ssh.Client, error) {
 	known, err := p.known()
 	if err != nil {
 		return nil, err
@@ -281,14 +285,15 @@ func (h *Hosts) shake(ctx context.Context, p *hop, conn net.Conn) (*ssh.Client, 
 	}
 	client := ssh.NewClient(c, chans, reqs)
 	if p.keepalive > 0 {
-		go keepAlive(client, p.keepalive)
+		go keepAlive(client, p.keepalive, copying)
 	}
 	return client, nil
 }
 
-// keepAlive asks a connection regularly, and ends it when nothing comes back.
-// It ends with the connection.
-func keepAlive(c *ssh.Client, every time.Duration) {
+// keepAlive asks a connection regularly, and ends it when nothing comes back,
+// but while the agent's program is copied: that has a clock of its own. It ends
+// with the connection.
+func keepAlive(c *ssh.Client, every time.Duration, copying *atomic.Bool) {
 	gone := make(chan struct{})
 	go func() { _ = c.Wait(); close(gone) }()
 	tick := time.NewTicker(every)
@@ -299,7 +304,14 @@ func keepAlive(c *ssh.Client, every time.Duration) {
 			return
 		case <-tick.C:
 		}
-		late := time.AfterFunc(wire.PingWait, func() { c.Close() })
+		if copying.Load() {
+			continue
+		}
+		late := time.AfterFunc(wire.PingWait, func() {
+			if !copying.Load() {
+				c.Close()
+			}
+		})
 		_, _, err := c.SendRequest("keepalive@openssh.com", true, nil)
 		late.Stop()
 		if err != nil {
@@ -363,13 +375,13 @@ type tcpLine struct {
 	net.Conn
 	timer *time.Timer
 	most  atomic.Int64 // 0: it may be silent
-	last  atomic.Int64 // when something came, in nanoseconds since 1970
+	began time.Time
+	last  atomic.Int64 // when something came, in nanoseconds after it began: the clock may be set meanwhile
 	late  atomic.Bool  // it was ended for its silence
 }
 
 func watch(c net.Conn, most time.Duration) *tcpLine {
-	w := &tcpLine{Conn: c}
-	w.last.Store(time.Now().UnixNano())
+	w := &tcpLine{Conn: c, began: time.Now()}
 	w.most.Store(int64(most))
 	w.timer = time.AfterFunc(most, func() {
 		if w.most.Load() > 0 {
@@ -397,7 +409,7 @@ func (w *tcpLine) moved() {
 func (w *tcpLine) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
 	if n > 0 {
-		w.last.Store(time.Now().UnixNano())
+		w.last.Store(int64(time.Since(w.began)))
 		w.moved()
 	}
 	return n, err
@@ -417,7 +429,7 @@ func (w *tcpLine) Close() error {
 }
 
 // heard is when something came last.
-func (w *tcpLine) heard() time.Time { return time.Unix(0, w.last.Load()) }
+func (w *tcpLine) heard() time.Time { return w.began.Add(time.Duration(w.last.Load())) }
 
 // said is an error of the connection, or that it was silent.
 func (w *tcpLine) said(err error) error {

@@ -241,12 +241,16 @@ func (l *login) refused(p *hop, tooMany bool) error {
 	}
 	const show = 3
 	var keys []string
+	signed := ""
 	for i, k := range l.keys {
+		if _, ok := k.PublicKey().(*ssh.Certificate); ok {
+			signed = "; of a certificate, sshd there must trust the CA (TrustedUserCAKeys), it must name " + p.user + ", and be valid by that machine's clock"
+		}
 		if i == show {
 			keys = append(keys, fmt.Sprintf("and %d more", len(l.keys)-show))
 			break
 		}
 		keys = append(keys, fmt.Sprintf("%s (%s)", strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.PublicKey()))), l.from[i]))
 	}
-	return fmt.Errorf("%s does not let %s in: permission denied; add this key to %s's ~/.ssh/authorized_keys there: %s", p.addr(), p.user, p.user, strings.Join(keys, ", "))
+	return fmt.Errorf("%s does not let %s in: permission denied; add this key to %s's ~/.ssh/authorized_keys there: %s%s", p.addr(), p.user, p.user, strings.Join(keys, ", "), signed)
 }

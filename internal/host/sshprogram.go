@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -149,6 +150,16 @@ func pack(path string) (*io.SectionReader, error) {
 	return nil, err
 }
 
+// file is where a person finds a program.
+func (p *programs) file(what program) string {
+	if what.path == "/proc/self/exe" {
+		if exe, err := os.Executable(); err == nil {
+			return exe
+		}
+	}
+	return what.path
+}
+
 // archOf is the architecture that uname names.
 func archOf(machine string) string {
 	for arch, names := range machines {
@@ -162,7 +173,8 @@ func archOf(machine string) string {
 // Words by which the shell of a host says what it needs; see [loginScript].
 const (
 	farRun   = "run"   // the agent is started
-	farSend  = "send"  // the program for that architecture is wanted
+	farSend  = "send"  // the program for that architecture is wanted, for that place
+	farGot   = "got"   // another [gotEvery] bytes of it have come, or the last
 	farArch  = "arch"  // system and machine: there is no program for it
 	farHome  = "home"  // there is none
 	farTool  = "tool"  // that is not there
@@ -170,6 +182,11 @@ const (
 	farWrite = "write" // that file cannot be written
 	farSum   = "sum"   // what came is not what was sent
 )
+
+// gotEvery is how many bytes of the program the shell of a host takes at a
+// time: it says so of each, as what is on its way tells nothing of what came
+// through a slow line.
+const gotEvery = 32 << 10
 
 // loginScript is the one command that is run on a host: it starts the agent,
 // after it has asked for its program where that is not there or not whole. It
@@ -191,9 +208,10 @@ func loginScript(mark string, list []program) string {
 		`umask 077; d="${XDG_CACHE_HOME:-$HOME/.cache}/deployhook"; p="$d/agent-$h"; ` +
 		`sum() { openssl dgst -sha256 -r < "$1" 2> /dev/null || sha256sum < "$1"; }; ` +
 		`whole() { [ -r "$1" ] && s="$(sum "$1")" && [ "${s%% *}" = "$h" ]; }; ` +
-		`whole "$p" || { mkdir -p "$d" || stop dir "$d"; t="$d/.new-$h-$$"; : > "$t" || stop write "$t"; say send "$a"; read -r n; ` +
-		`head -c "$n" | gzip -dc > "$t" || { rm -f "$t"; stop write "$t"; }; ` +
+		`whole "$p" || { mkdir -p "$d" || stop dir "$d"; t="$d/.new-$h-$$"; : > "$t" || stop write "$t"; say send "$a" "$p"; read -r n; exec 3>&1; ` +
+		`while [ "$n" -gt 0 ]; do c=` + strconv.Itoa(gotEvery) + `; [ "$n" -ge "$c" ] || c="$n"; head -c "$c" || break; n=$((n - c)); say got >&3; done | ` +
+		`gzip -dc > "$t" || { rm -f "$t"; stop write "$t"; }; ` +
 		`whole "$t" || { rm -f "$t"; stop sum "$t"; }; ` +
-		`chmod 700 "$t" && mv -f "$t" "$p" || { rm -f "$t"; stop write "$p"; }; }; ` +
+		`chmod 700 "$t" && mv -f "$t" "$p" || { rm -f "$t"; stop write "$p"; }; exec 3>&-; }; ` +
 		`say run; exec "$p" agent --ssh'`
 }

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -31,6 +33,9 @@ type session struct {
 	stderr  lastLine
 	errs    chan struct{} // closed when stderr has ended
 	started bool          // its shell has said that it starts the agent
+
+	progress Progress   // nil: nobody wants to know
+	sent     chan error // closed when nothing of the program is sent any more; nil: it was there
 
 	writing sync.Mutex // the library does not guard a channel's end against what is written before it
 	ended   bool       // nothing is written any more
@@ -60,19 +65,18 @@ func (s *session) login(ctx context.Context) (*Conn, error) {
 	words, err := s.far()
 	if err == nil && words[0] == farSend {
 		stop()
-		up, cancel := context.WithTimeout(ctx, treeTime)
+		words, err = s.send(ctx, list, words[1:])
+		again, cancel := context.WithTimeout(ctx, loginTime)
 		defer cancel()
-		stop = context.AfterFunc(up, s.link.close)
-		if err = s.send(list, words[1:]); err == nil {
-			words, err = s.far()
-		}
+		stop = context.AfterFunc(again, s.link.close)
 		s.link.line.patience(silenceTime)
 	}
 	if err == nil && words[0] != farRun {
 		err = s.problem(words)
 	}
 	if err != nil {
-		if ctx.Err() != nil {
+		var half *halfCopied
+		if ctx.Err() != nil && (!errors.As(err, &half) || errors.Is(ctx.Err(), context.Canceled)) {
 			err = ctx.Err()
 		}
 		return nil, s.link.line.said(err)
@@ -163,30 +167,92 @@ func (s *session) far() ([]string, error) {
 	return words, nil
 }
 
-// send sends the agent's program.
-func (s *session) send(list []program, words []string) error {
-	for _, p := range list {
-		if len(words) != 1 || words[0] != p.arch {
-			continue
-		}
-		s.link.line.patience(0) // while this end is at work
-		f, err := s.remote.hosts.programs.packed(p)
-		if err != nil {
-			return err
-		}
-		s.conn.o.Log.Info("copying the agent's program", "host", s.name, "arch", p.arch, "bytes", f.Size())
-		// What is on its way at the end has to come through first.
-		s.link.line.patience(syncTime)
-		_, err = fmt.Fprintln(s.ch, f.Size())
+// Progress is told how much of the agent's program has come to a host, in bytes
+// of what is sent.
+type Progress func(come, all int64)
+
+// halfCopied is a program that did not come whole, in one sentence.
+type halfCopied struct {
+	why       string
+	come, all int64
+	byHand    string // the command that copies it
+}
+
+func (e *halfCopied) Error() string {
+	return fmt.Sprintf("%s of %s of the agent's program had come when %s; to copy it by hand: %s", megabytes(e.come), megabytes(e.all), e.why, e.byHand)
+}
+
+func (*halfCopied) Is(target error) bool { return target == ErrUnreachable }
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+// send sends the agent's program, and gives what the shell over there says
+// when it has it. That may take as long as it likes while something comes
+// through: only the host knows what did, whatever lies on the way.
+func (s *session) send(ctx context.Context, list []program, words []string) ([]string, error) {
+	at := slices.IndexFunc(list, func(p program) bool { return len(words) > 1 && words[0] == p.arch })
+	if at < 0 {
+		return nil, errors.New("its shell asks for a program that is none")
+	}
+	p, place := list[at], line(strings.Join(words[1:], " "), textMost)
+	s.link.line.patience(0) // its own clock runs from here on
+	s.link.copying.Store(true)
+	defer s.link.copying.Store(false)
+	f, err := s.remote.hosts.programs.packed(p)
+	if err != nil {
+		return nil, err
+	}
+	s.conn.o.Log.Info("copying the agent's program", "host", s.name, "arch", p.arch, "bytes", f.Size())
+	var stalled atomic.Bool
+	stall := time.AfterFunc(stallTime, func() { stalled.Store(true); s.link.close() })
+	defer stall.Stop()
+	up, cancel := context.WithTimeout(ctx, copyTime)
+	defer cancel()
+	stop := context.AfterFunc(up, s.link.close)
+	defer stop()
+	s.sent = make(chan error, 1)
+	go func() {
+		_, err := fmt.Fprintln(s.ch, f.Size())
 		if err == nil {
 			_, err = io.Copy(s.ch, f)
 		}
-		if err != nil && !s.exited() {
-			return unreachable("the connection was lost while the agent's program was sent")
+		s.sent <- err
+		close(s.sent)
+	}()
+	half := &halfCopied{all: f.Size(), byHand: fmt.Sprintf("scp -C %s %s@%s:%s", s.remote.hosts.programs.file(p), s.link.User(), s.name, place)}
+	for {
+		words, err = s.far()
+		if err != nil || words[0] != farGot || half.come == half.all {
+			break
 		}
-		return nil // one that has ended has said why
+		half.come = min(half.come+gotEvery, half.all)
+		stall.Reset(stallTime)
+		if half.come == half.all {
+			stall.Reset(syncTime) // it is unpacked and compared
+		}
+		if s.progress != nil {
+			s.progress(half.come, half.all)
+		}
 	}
-	return errors.New("its shell asks for a program that is none")
+	if err == nil && words[0] == farRun {
+		err = <-s.sent
+	}
+	if err == nil || s.exited() {
+		return words, err // one that has ended has said why
+	}
+	switch {
+	case stalled.Load() && half.come == half.all:
+		half.why = fmt.Sprintf("the host did not say within %v that it is whole", syncTime)
+	case stalled.Load():
+		half.why = fmt.Sprintf("nothing came any more for %v: is the line cut, or slower than %d bytes a second?", stallTime, gotEvery/int(stallTime/time.Second))
+	case ctx.Err() != nil:
+		half.why = "the time for it was over"
+	case up.Err() != nil:
+		half.why = fmt.Sprintf("it had taken %v", copyTime)
+	default:
+		half.why = "the connection was lost"
+	}
+	return nil, half
 }
 
 func (s *session) lives() bool {
@@ -429,7 +495,7 @@ func (s *session) bury(far *deploy.Host) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), loginTime)
 	defer cancel()
-	c, err := s.remote.start(ctx, far)
+	c, err := s.remote.start(ctx, far, nil)
 	if err == nil {
 		err = do(ctx, c, wire.RouteBury)
 		c.end()

@@ -63,6 +63,13 @@ func (e *Engine) askAgent(ctx context.Context, r *deploy.AgentReport) error {
 		return err
 	}
 	r.Version, r.User, r.UID, r.Home = conn.Version(), facts.User, facts.UID, facts.Home
+	if r.Host != deploy.Local {
+		ahead, err := conn.ClockAhead(ctx)
+		if err != nil && !errors.Is(err, host.ErrNoClock) {
+			return err
+		}
+		r.ClockMS = ahead.Milliseconds()
+	}
 	if r.Kind != deploy.DeployAgent {
 		return nil
 	}

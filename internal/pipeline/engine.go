@@ -38,6 +38,7 @@ type Queue interface {
 // Records is where the engine writes what a job did.
 type Records interface {
 	SaveStep(ctx context.Context, at deploy.StepAt, st deploy.RunStep) error
+	SaveHost(ctx context.Context, run int64, job string, attempt int, h deploy.HostState) error
 	AppendLog(ctx context.Context, at deploy.StepAt, seq int64, lines []deploy.LogLine) error
 	DropLog(ctx context.Context, at deploy.StepAt, from, to int64) error
 	SetCommit(ctx context.Context, run int64, commit, message string, deferred bool) error

@@ -11,6 +11,12 @@ import (
 // openOn opens an agent on a host: by today's config, or, for a host that it
 // does not have any more, by that of a run which began there. run may be nil.
 func (e *Engine) openOn(ctx context.Context, name string, kind deploy.AgentKind, run *deploy.Run) (*host.Conn, error) {
+	return e.openTelling(ctx, name, kind, run, nil)
+}
+
+// openTelling is openOn that tells how far the agent's program has come to the
+// host where that is copied.
+func (e *Engine) openTelling(ctx context.Context, name string, kind deploy.AgentKind, run *deploy.Run, progress host.Progress) (*host.Conn, error) {
 	if name == deploy.Local {
 		return e.Hosts.Open(ctx, nil, kind)
 	}
@@ -25,5 +31,5 @@ func (e *Engine) openOn(ctx context.Context, name string, kind deploy.AgentKind,
 	if far == nil {
 		return nil, fmt.Errorf("host %s: deploy.yaml has no such host any more", name)
 	}
-	return e.Hosts.Open(ctx, far, kind)
+	return e.Hosts.OpenTelling(ctx, far, kind, progress)
 }

@@ -38,6 +38,7 @@ func (j *job) deployInPlace(ctx context.Context) outcome {
 			// What it waited for ended so: what was asked for is so.
 			p.log.Info("the commit to go back to is deployed already", "release", j.run.Target)
 			p.there = true
+			p.enter(deploy.PhaseLive)
 		}
 	}
 	if len(j.left()) == 0 {
@@ -136,6 +137,9 @@ func (j *job) stopInPlace(ctx context.Context, at *jobPart, out outcome) outcome
 	if out.whole || out.state == deploy.Queued || out.state == deploy.Running {
 		return out // the next attempt goes on with those that are left
 	}
+	if at != nil {
+		at.ended(out)
+	}
 	if at != nil && out.err != "" {
 		out.err = at.named(errors.New(out.err)).Error()
 	}
@@ -215,14 +219,18 @@ func (p *jobPart) stage(ctx context.Context, mirror *git.Mirror, x *git.Export) 
 	if err != nil {
 		return err
 	}
-	if p.staged, err = p.conn.StageInPlace(ctx); err != nil || p.staged.Write == 0 {
-		return err
+	p.enter(deploy.PhasePreparing)
+	if p.staged, err = p.conn.StageInPlace(ctx); err == nil && p.staged.Write > 0 {
+		i := -1
+		want := func(deploy.TreeFile) bool { i++; return lacking(i) }
+		err = p.conn.PutInPlace(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error {
+			return x.WalkSome(ctx, want, fn)
+		})
 	}
-	i := -1
-	want := func(deploy.TreeFile) bool { i++; return lacking(i) }
-	return p.conn.PutInPlace(ctx, func(fn func(deploy.TreeFile, io.Reader) error) error {
-		return x.WalkSome(ctx, want, fn)
-	})
+	if err == nil {
+		p.enter(deploy.PhasePrepared)
+	}
+	return err
 }
 
 // takeOver says that the files of the commit which a clone was of, before
@@ -267,11 +275,14 @@ func (j *job) discard(ctx context.Context, parts []*jobPart) {
 func (p *jobPart) switchInPlace(ctx context.Context) (out outcome, ok bool) {
 	safe, cancel := settling(ctx)
 	defer cancel()
+	p.enter(deploy.PhaseSwitching)
 	err := p.conn.SwitchInPlace(safe, p.run.Pops)
 	switch {
 	case err == nil:
+		p.enter(deploy.PhaseSwitched)
 		return outcome{}, true
 	case errors.Is(err, host.ErrNotBegun):
+		p.enter(deploy.PhasePrepared)
 		p.discard(ctx, []*jobPart{p})
 		return failed(err), false
 	case errors.Is(err, host.ErrGone):
@@ -298,6 +309,7 @@ func (p *jobPart) proveInPlace(ctx context.Context) outcome {
 	if err := p.conn.LiveInPlace(safe); err != nil {
 		return p.reopen(ctx, p.named(fmt.Errorf("recording that %s is live: %w", p.release, err)))
 	}
+	p.enter(deploy.PhaseLive)
 	return outcome{state: deploy.Succeeded}
 }
 
@@ -482,6 +494,7 @@ func (p *jobPart) settleInPlace(ctx context.Context) (out outcome, done bool) {
 		}
 		p.job.release = current(p.found)
 		p.there = true
+		p.enter(deploy.PhaseLive)
 	case deploy.RecoverDrop:
 		// Its own, in an attempt before this one. What differs from both
 		// commits was changed by its steps.
@@ -496,6 +509,7 @@ func (p *jobPart) settleInPlace(ctx context.Context) (out outcome, done bool) {
 		p.release, p.previous = releaseOf(p.found.Intent.To), releaseOf(p.found.Intent.From)
 		p.job.release = p.release
 		p.releasePath, p.workspace = path, path
+		p.enter(deploy.PhaseSwitched)
 		p.mu.Lock()
 		p.job.switched = &move{from: p.previous, to: p.release}
 		p.mu.Unlock()

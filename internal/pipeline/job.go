@@ -497,7 +497,7 @@ func (j *job) record(ctx context.Context, out outcome) error {
 	}
 	moves := []deploy.Move{{
 		Run: run.ID, Job: j.key.job, Attempt: j.attempt, From: deploy.Running, To: out.state,
-		Cause: out.cause, Error: out.err, BlockedAt: out.blocked, Waiting: out.waiting, At: now,
+		Cause: out.cause, Error: out.err, BlockedAt: out.blocked, Waiting: out.waiting, Hosts: j.hostStates(out), At: now,
 	}}
 	// What needs a diff may have to ask the repository for it: the sweep does,
 	// and the end of this job waits for nobody.

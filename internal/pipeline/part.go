@@ -33,6 +33,11 @@ type jobPart struct {
 
 	staged host.InPlaceStaged
 
+	// How the host stands, for people.
+	phase   deploy.HostPhase
+	failure error        // what went wrong on it; nil = nothing
+	done    deploy.State // how a test job ended there
+
 	// Of the switch.
 	what         deploy.Recovery // what the journal asked for
 	tried        bool            // this daemon has begun it here
@@ -107,13 +112,18 @@ func (j *job) active() []*jobPart {
 func (j *job) each(fn func(*jobPart) error) error { return eachOf(j.active(), fn) }
 
 func eachOf(parts []*jobPart, fn func(*jobPart) error) error {
+	do := func(p *jobPart) error {
+		err := fn(p)
+		p.fail(err)
+		return p.named(err)
+	}
 	if len(parts) == 1 {
-		return parts[0].named(fn(parts[0]))
+		return do(parts[0])
 	}
 	errs := make([]error, len(parts))
 	var all sync.WaitGroup
 	for i, p := range parts {
-		all.Go(func() { errs[i] = p.named(fn(p)) })
+		all.Go(func() { errs[i] = do(p) })
 	}
 	all.Wait()
 	return both(errs...)
@@ -139,7 +149,9 @@ func (j *job) every(fn func(*jobPart) outcome) outcome {
 	parts := j.active()
 	outs := make([]outcome, len(parts))
 	_ = eachOf(parts, func(p *jobPart) error {
-		outs[p.place(parts)] = fn(p)
+		out := fn(p)
+		p.ended(out)
+		outs[p.place(parts)] = out
 		return nil
 	})
 	return worst(parts, outs)
@@ -249,15 +261,6 @@ func names(parts []*jobPart) string {
 		list = append(list, p.host)
 	}
 	return joined(list)
-}
-
-// connect opens the agent of a part.
-func (p *jobPart) connect(ctx context.Context) error {
-	conn, err := p.engine.openOn(ctx, p.host, p.spec.Agent(), p.run)
-	if err == nil {
-		p.conn = conn
-	}
-	return err
 }
 
 // hangUp ends the agent of a part; one that has none is left alone.

@@ -86,7 +86,10 @@ func (p *jobPart) remember(ctx context.Context, rj *deploy.RunJob) {
 		if h.Name != p.host {
 			continue
 		}
-		p.next = len(h.Steps)
+		p.next, p.phase = len(h.Steps), h.Phase
+		if h.Error != "" {
+			p.failure = errors.New(h.Error)
+		}
 		p.lose(ctx, h)
 		for _, st := range h.Steps {
 			if st.Name == restartName && (st.State == deploy.Running || st.State == deploy.Lost) {
@@ -320,6 +323,7 @@ func (j *job) settle(ctx context.Context, cause error) (out outcome, done bool) 
 			blocked, sentences = append(blocked, p), append(sentences, p.named(errors.New(sentence)))
 		}
 		p.take()
+		p.recovered()
 	}
 	if len(blocked) == 0 {
 		return j.decide(ctx, cause, j.recovery())
@@ -447,7 +451,9 @@ func (j *job) dropIntents(ctx context.Context) error {
 func (j *job) mustUndo(cause error) error {
 	for _, p := range j.active() {
 		if p.restartsLost >= restartsLostMost {
-			return p.named(errors.New("restart: the restart ended what was running it, more than once"))
+			err := errors.New("restart: the restart ended what was running it, more than once")
+			p.fail(err)
+			return p.named(err)
 		}
 		if p.tried && !p.switched {
 			return cause // this daemon tried it once, and it was not begun

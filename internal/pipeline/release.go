@@ -54,6 +54,7 @@ func (j *job) deploy(ctx context.Context) outcome {
 			if err := p.conn.Prepared(ctx); err != nil {
 				return j.ends(ctx, err)
 			}
+			p.enter(deploy.PhasePrepared)
 		}
 		return out
 	})
@@ -182,6 +183,7 @@ func (j *job) prepare(ctx context.Context, mirror *git.Mirror) error {
 	}
 	j.release = want.Release
 	err = j.each(func(p *jobPart) error {
+		p.enter(deploy.PhasePreparing)
 		if err := p.inTurn(ctx, func() error { return p.fill(ctx, x) }); err != nil {
 			return err
 		}
@@ -238,12 +240,17 @@ func (j *job) carryOut(ctx context.Context) outcome {
 				return j.undo(ctx, context.Cause(ctx))
 			}
 			p.tried = true
-			if err := p.activate(ctx); errors.Is(err, host.ErrNotBegun) {
+			p.enter(deploy.PhaseSwitching)
+			err := p.activate(ctx)
+			p.fail(err)
+			if errors.Is(err, host.ErrNotBegun) {
+				p.enter(deploy.PhasePrepared)
 				return j.undo(ctx, p.named(err))
 			} else if err != nil {
 				return j.reopen(ctx, p.named(err))
 			}
 			p.switched = true
+			p.enter(deploy.PhaseSwitched)
 		}
 		err := p.restart(ctx)
 		if err == nil && ctx.Err() != nil {
@@ -251,11 +258,17 @@ func (j *job) carryOut(ctx context.Context) outcome {
 		}
 		if errors.Is(err, host.ErrGone) {
 			p.restartsLost++
+			p.fail(err)
 			return j.reopen(ctx, p.named(err))
 		}
 		if err != nil {
-			return j.undo(ctx, p.named(fmt.Errorf("restart: %w", err)))
+			err = fmt.Errorf("restart: %w", err)
+			if ctx.Err() == nil { // a cancel ends the restart, too
+				p.fail(err)
+			}
+			return j.undo(ctx, p.named(err))
 		}
+		p.failure = nil // of what it has got over
 	}
 	return j.live(ctx)
 }
@@ -286,6 +299,7 @@ func (j *job) live(ctx context.Context) outcome {
 			return j.reopen(ctx, p.named(fmt.Errorf("recording that %s is live: %w", j.release, err)))
 		}
 		p.switched, p.there = false, true
+		p.enter(deploy.PhaseLive)
 	}
 	j.after(safe)
 	return outcome{state: deploy.Succeeded}
@@ -389,8 +403,10 @@ func (p *jobPart) undo(ctx context.Context, cause error) error {
 	defer cancel()
 	from, err := p.conn.Undo(safe)
 	if err != nil {
+		p.fail(fmt.Errorf("pointing current back: %w", err))
 		return fmt.Errorf("%w; pointing current back: %w", cause, err)
 	}
+	p.enter(deploy.PhasePutBack)
 	if from = releaseOf(from); from == "" {
 		p.back = "this was the first release, so current is removed again"
 	} else {
@@ -399,6 +415,7 @@ func (p *jobPart) undo(ctx context.Context, cause error) error {
 		p.releasePath = path.Join(p.spec.Release.Path, "releases", from)
 		if err := p.restartOld(ctx); err != nil {
 			p.back += fmt.Sprintf(", but its restart failed too: %v", err)
+			p.fail(fmt.Errorf("restart of %s, which is current again: %w", from, err))
 		}
 	}
 	safe, cancel = settling(ctx)

@@ -23,13 +23,16 @@ func (j *job) rollback(ctx context.Context) outcome {
 	}
 	for _, p := range j.active() {
 		if !slices.Contains(goodReleases(p.found), j.run.Target) {
-			return failed(p.named(fmt.Errorf("release %s is not there any more, or was never live", j.run.Target)))
+			err := fmt.Errorf("release %s is not there any more, or was never live", j.run.Target)
+			p.fail(err)
+			return failed(p.named(err))
 		}
 		if p.previous = current(p.found); p.previous == j.run.Target {
 			// The deploy that it waited for was put back by itself: what was asked
 			// for is so.
 			p.log.Info("the release to go back to is current already", "release", p.previous)
 			p.there = true
+			p.enter(deploy.PhaseLive)
 		}
 	}
 	if len(j.left()) == 0 {

@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // dirs opens directories below one, each as what it is: a link is no
@@ -88,6 +90,27 @@ func orDot(dir string) string {
 	return dir
 }
 
+// OpenDir opens a directory that is one, and no link to one: a step may have
+// put something else in its place.
+func OpenDir(dir string) (*os.Root, error) {
+	up, err := os.OpenRoot(filepath.Dir(dir))
+	if err != nil {
+		return nil, err
+	}
+	defer up.Close()
+	in, err := openDir(up, filepath.Base(dir))
+	var way *inTheWay
+	if errors.As(err, &way) {
+		return nil, replaced(dir)
+	}
+	return in, err
+}
+
+// replaced is a directory of ours that something else stands in the place of.
+func replaced(dir string) error {
+	return fmt.Errorf("%s is not the directory any more that was made: something put another or a link in its place, which no step may", dir)
+}
+
 // openDir opens a directory that is one, and no link to one.
 func openDir(in *os.Root, name string) (*os.Root, error) {
 	was, err := in.Lstat(name)
@@ -99,6 +122,11 @@ func openDir(in *os.Root, name string) (*os.Root, error) {
 	}
 	r, err := in.OpenRoot(name)
 	if err != nil {
+		// A link that has come to stand there meanwhile leads out, in a circle or to a file.
+		var code syscall.Errno
+		if !errors.As(err, &code) || code == syscall.ELOOP || code == syscall.ENOTDIR {
+			err = &inTheWay{}
+		}
 		return nil, err
 	}
 	if is, err := r.Stat("."); err != nil || !os.SameFile(was, is) {

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -176,7 +175,7 @@ func (p *journal) removeIntent() error {
 
 // line appends a change of state to the journal, on disk before it returns.
 func (p *journal) line(l deploy.ReleaseLine) error {
-	l.Time = time.Now().UTC()
+	l.Time = p.owner.now().UTC()
 	b, err := json.Marshal(l)
 	if err != nil {
 		return err

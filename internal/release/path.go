@@ -44,6 +44,14 @@ type Owner struct {
 	Run     int64
 	Job     string
 	Attempt int
+	Now     func() time.Time // what lines of the journal are dated with; nil: this machine's clock
+}
+
+func (o Owner) now() time.Time {
+	if o.Now == nil {
+		return time.Now()
+	}
+	return o.Now()
 }
 
 // Path is an opened release path. It is locked until [Path.Close].
@@ -53,6 +61,8 @@ type Path struct {
 	release string // being prepared, or switched to
 	spec    Spec
 	made    bool           // the release's directory is this owner's
+	tree    *os.Root       // that directory while it is filled, whatever comes to stand under its name; else nil
+	is      fs.FileInfo    // that directory, after it was made here
 	whole   bool           // all of the commit is in it
 	intent  *deploy.Intent // of this owner's switch
 	seen    *string        // where current pointed when the owner was told
@@ -212,7 +222,10 @@ func (p *journal) held() error {
 
 // Close gives the lock back. The file stays: two could hold locks on two
 // files of the same name.
-func (p *Path) Close() error { return p.lock.Close() }
+func (p *Path) Close() error {
+	p.filled()
+	return p.lock.Close()
+}
 
 // Root is the path itself.
 func (p *Path) Root() string { return p.root }
@@ -223,6 +236,33 @@ func (p *Path) Dir() string {
 		return ""
 	}
 	return filepath.Join(p.root, "releases", p.release)
+}
+
+// Tree opens the directory of the release that is being prepared, until its
+// shared links are made.
+func (p *Path) Tree() (*os.Root, error) {
+	if p.tree == nil {
+		return nil, errors.New("no release is being made")
+	}
+	return p.tree.OpenRoot(".")
+}
+
+// filled ends what holds the directory of the release: who looks for releases
+// in use would find it.
+func (p *Path) filled() {
+	if p.tree != nil {
+		p.tree.Close()
+		p.tree = nil
+	}
+}
+
+// stands says whether the directory that was made for the release still is
+// the one under its name.
+func (p *Path) stands() error {
+	if st, err := os.Lstat(p.Dir()); p.is != nil && (err != nil || !os.SameFile(st, p.is)) {
+		return replaced(p.Dir())
+	}
+	return nil
 }
 
 // Look reads a path without taking its lock.

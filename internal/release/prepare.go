@@ -61,8 +61,17 @@ func (p *Path) Prepare(s Spec) error {
 	} else if err != nil {
 		return sentence(p.root, err)
 	}
+	p.filled()
 	p.release, p.spec, p.made, p.whole = s.Release, s, true, false
 	reached("made")
+	tree, err := OpenDir(dir)
+	if err == nil {
+		p.tree = tree
+		p.is, err = tree.Stat(".")
+	}
+	if err != nil {
+		return err
+	}
 	if err := p.line(p.ours(deploy.ReleasePreparing)); err != nil {
 		os.Remove(dir)
 		return err
@@ -118,12 +127,13 @@ func (p *Path) Shared() error {
 		}
 	}
 	p.whole = true
+	p.filled()
 	return nil
 }
 
 func (p *Path) linkShared(name, target string) error {
 	// os.Root: a link in the commit must not lead this out of the release.
-	root, err := os.OpenRoot(p.Dir())
+	root, err := p.Tree()
 	if err != nil {
 		return err
 	}
@@ -146,7 +156,7 @@ func (p *Path) linkShared(name, target string) error {
 
 // Prepared writes the release to disk and records that it is whole.
 func (p *Path) Prepared() error {
-	if err := p.held(); err != nil {
+	if err := errors.Join(p.held(), p.stands()); err != nil {
 		return err
 	}
 	if err := syncTree(p.Dir()); err != nil {
@@ -161,6 +171,7 @@ func (p *Path) Prepared() error {
 // Bad records that the release at hand will never be live. A tree that never
 // was whole is removed at once.
 func (p *Path) Bad() error {
+	p.filled()
 	switch {
 	case p.release == "":
 		return nil

@@ -23,13 +23,38 @@ func RemoveTree(dir string) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700)
-		}
-		return nil
-	})
+	makeWritable(dir)
 	return os.RemoveAll(dir)
+}
+
+// makeWritable gives the right to write to a directory and those in it. It
+// follows no link, also not one that is put in the place of a directory
+// meanwhile.
+func makeWritable(dir string) {
+	up, err := os.OpenRoot(filepath.Dir(dir))
+	if err != nil {
+		return
+	}
+	defer up.Close()
+	makeWritableIn(up, filepath.Base(dir))
+}
+
+func makeWritableIn(up *os.Root, name string) {
+	if st, err := up.Lstat(name); err != nil || !st.IsDir() || up.Chmod(name, 0o700) != nil {
+		return
+	}
+	in, err := openDir(up, name)
+	if err != nil {
+		return
+	}
+	defer in.Close()
+	names, err := namesIn(in)
+	if err != nil {
+		return
+	}
+	for _, n := range names {
+		makeWritableIn(in, n)
+	}
 }
 
 // unmountBelow takes off the file systems that are mounted in a directory.

@@ -66,6 +66,11 @@ func (p *Path) mayActivate(to string) (from string, err error) {
 	if err := p.held(); err != nil {
 		return "", err
 	}
+	if to == p.release {
+		if err := p.stands(); err != nil {
+			return "", err
+		}
+	}
 	if in, foreign := p.readIntent(); in != nil || foreign != "" {
 		return "", fmt.Errorf("an unfinished switch is here%s", because(foreign))
 	}
@@ -138,7 +143,8 @@ func (p *Path) take() error {
 // become makes a release that is there the one at hand. What it was made of
 // counts for the journal alone: one that cannot be read keeps nobody.
 func (p *Path) become(id string) {
-	p.release, p.made = id, false
+	p.filled()
+	p.release, p.made, p.is = id, false, nil
 	p.spec, _ = p.specOf(id)
 }
 

@@ -81,6 +81,11 @@ func (t *tx) apply(m *deploy.Move) error {
 		return fmt.Errorf("run %d job %s: %w", m.Run, m.Job, deploy.ErrStale)
 	}
 	t.wake = true
+	for _, h := range m.Hosts {
+		if err := t.saveHost(m.Run, m.Job, m.Attempt, h); err != nil {
+			return err
+		}
+	}
 	switch {
 	case claim:
 		return t.take(m)

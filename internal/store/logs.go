@@ -52,6 +52,16 @@ func (s *Store) SaveStep(ctx context.Context, at deploy.StepAt, st deploy.RunSte
 	})
 }
 
+// SaveHost writes how an attempt at a job stands on one of its hosts.
+func (s *Store) SaveHost(ctx context.Context, run int64, job string, attempt int, h deploy.HostState) error {
+	return s.write(ctx, func(t *tx) error { return t.saveHost(run, job, attempt, h) })
+}
+
+func (t *tx) saveHost(run int64, job string, attempt int, h deploy.HostState) error {
+	return t.exec(`INSERT OR REPLACE INTO job_hosts (run, job, attempt, host, state, phase, error) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		run, job, attempt, h.Name, h.State, h.Phase, h.Error)
+}
+
 // AppendLog writes a chunk of a step's output; one with the same seq is
 // replaced in its place. lines hold at most a few hundred KiB.
 func (s *Store) AppendLog(ctx context.Context, at deploy.StepAt, seq int64, lines []deploy.LogLine) error {

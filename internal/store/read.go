@@ -94,6 +94,11 @@ func readRuns(t *session, steps bool, where string, args ...any) ([]deploy.Run, 
 	err = t.each(func(rows *sql.Rows) error { return scanStep(rows, list, at) },
 		`SELECT run, job, attempt, host, idx, name, state, exit_code, signal, error, tries, started_ms, ended_ms
 		FROM steps WHERE run IN (SELECT id FROM runs `+where+`) ORDER BY run, job, attempt, host, idx`, args...)
+	if err != nil {
+		return list, err
+	}
+	err = t.each(func(rows *sql.Rows) error { return scanHost(rows, list, at) },
+		`SELECT run, job, attempt, host, state, phase, error FROM job_hosts WHERE run IN (SELECT id FROM runs `+where+`)`, args...)
 	for i := range list {
 		for k := range list[i].Jobs {
 			hostRuns(&list[i].Jobs[k])
@@ -128,12 +133,39 @@ func scanStep(rows *sql.Rows, list []deploy.Run, at map[int64]int) error {
 		if j.Name != job || attempt != j.Attempt {
 			continue
 		}
-		h := slices.IndexFunc(j.HostRuns, func(h deploy.RunHost) bool { return h.Name == host })
-		if h < 0 {
-			h = len(j.HostRuns)
-			j.HostRuns = append(j.HostRuns, deploy.RunHost{Name: host})
+		h := hostRun(j, host)
+		h.Steps = append(h.Steps, st)
+	}
+	return nil
+}
+
+// hostRun finds a host of a job, or adds it.
+func hostRun(j *deploy.RunJob, name string) *deploy.RunHost {
+	i := slices.IndexFunc(j.HostRuns, func(h deploy.RunHost) bool { return h.Name == name })
+	if i < 0 {
+		i = len(j.HostRuns)
+		j.HostRuns = append(j.HostRuns, deploy.RunHost{HostState: deploy.HostState{Name: name}})
+	}
+	return &j.HostRuns[i]
+}
+
+// scanHost puts how the last attempt at a job stands on a host where it belongs.
+func scanHost(rows *sql.Rows, list []deploy.Run, at map[int64]int) error {
+	var run int64
+	var job string
+	var attempt int
+	var s deploy.HostState
+	if err := rows.Scan(&run, &job, &attempt, &s.Name, &s.State, &s.Phase, &s.Error); err != nil {
+		return err
+	}
+	i, ok := at[run]
+	if !ok {
+		return nil
+	}
+	for k := range list[i].Jobs {
+		if j := &list[i].Jobs[k]; j.Name == job && j.Attempt == attempt {
+			hostRun(j, s.Name).HostState = s
 		}
-		j.HostRuns[h].Steps = append(j.HostRuns[h].Steps, st)
 	}
 	return nil
 }
@@ -142,14 +174,17 @@ func scanStep(rows *sql.Rows, list []deploy.Run, at map[int64]int) error {
 // the order of the job's hosts.
 func hostRuns(j *deploy.RunJob) {
 	for _, name := range j.Hosts {
-		if !slices.ContainsFunc(j.HostRuns, func(h deploy.RunHost) bool { return h.Name == name }) {
-			j.HostRuns = append(j.HostRuns, deploy.RunHost{Name: name})
-		}
+		hostRun(j, name)
 	}
 	place := func(h deploy.RunHost) int { return slices.Index(j.Hosts, h.Name) }
 	slices.SortStableFunc(j.HostRuns, func(a, b deploy.RunHost) int { return place(a) - place(b) })
 	for i := range j.HostRuns {
-		j.HostRuns[i].State = j.State
+		h := &j.HostRuns[i]
+		// What was written while the job ran counts no more once it waits to
+		// begin anew, or was ended then.
+		if h.State == "" || j.State != deploy.Running && (!j.State.Terminal() || !h.State.Terminal()) {
+			h.State = j.State
+		}
 	}
 }
 

@@ -43,9 +43,11 @@ type Job struct {
 
 // Host is a job on one host.
 type Host struct {
-	Name  string `json:"name"`
-	State string `json:"state"`
-	Steps []Step `json:"steps"`
+	Name  string  `json:"name"`
+	State string  `json:"state"`
+	Phase *string `json:"phase"`
+	Error *string `json:"error"`
+	Steps []Step  `json:"steps"`
 }
 
 // Step is a step on one host.
@@ -122,7 +124,7 @@ func runView(r *deploy.Run) Run {
 	for _, j := range r.Jobs {
 		jv := Job{Name: j.Name, State: string(j.State), Cause: opt(j.Cause), Error: opt(j.Error), Attempt: j.Attempt, WaitingFor: opt(j.WaitingFor), Hosts: []Host{}}
 		for _, h := range j.HostRuns {
-			hv := Host{Name: h.Name, State: string(h.State), Steps: []Step{}}
+			hv := Host{Name: h.Name, State: string(h.State), Phase: opt(string(h.Phase)), Error: opt(h.Error), Steps: []Step{}}
 			for _, s := range h.Steps {
 				hv.Steps = append(hv.Steps, Step{
 					Name: s.Name, State: string(s.State), ExitCode: s.ExitCode, Signal: opt(s.Signal), Error: opt(s.Error),

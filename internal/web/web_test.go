@@ -173,8 +173,8 @@ func someRun() *deploy.Run {
 	r := &deploy.Run{ID: 7, State: deploy.Failed, Error: "job test: step two: exit status 3", Created: at, Started: at.Add(time.Second), Ended: at.Add(2 * time.Second)}
 	r.Pipeline, r.Config, r.Event, r.Ref, r.Commit, r.Actor = "shop", "c0ffee", deploy.Push, "refs/heads/main", strings.Repeat("a", 40), "alice"
 	test := deploy.RunJob{State: deploy.Failed, Error: "step two: exit status 3", Attempt: 1, HostRuns: []deploy.RunHost{{
-		Name: "local", State: deploy.Failed,
-		Steps: []deploy.RunStep{{Name: "two", State: deploy.Failed, ExitCode: &code, Error: "exit status 3", Started: at, Ended: at.Add(time.Second)}},
+		HostState: deploy.HostState{Name: "local", State: deploy.Failed, Phase: deploy.PhasePutBack, Error: "step two: exit status 3"},
+		Steps:     []deploy.RunStep{{Name: "two", State: deploy.Failed, ExitCode: &code, Error: "exit status 3", Started: at, Ended: at.Add(time.Second)}},
 	}}}
 	test.Name = "test"
 	job := deploy.RunJob{State: deploy.Skipped, Cause: "job test failed"}
@@ -186,7 +186,7 @@ func someRun() *deploy.Run {
 const someRunJSON = `{"id":7,"pipeline":"shop","state":"failed","cause":null,"error":"job test: step two: exit status 3","event":"push",
 "ref":"refs/heads/main","commit":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","actor":"alice","message":null,"retry_of":null,"waiting_for":null,
 "config":"c0ffee","delivery":null,"created":"2026-04-01T08:15:00Z","started":"2026-04-01T08:15:01Z","ended":"2026-04-01T08:15:02Z","jobs":[
-{"name":"test","state":"failed","cause":null,"error":"step two: exit status 3","attempt":1,"waiting_for":null,"hosts":[{"name":"local","state":"failed",
+{"name":"test","state":"failed","cause":null,"error":"step two: exit status 3","attempt":1,"waiting_for":null,"hosts":[{"name":"local","state":"failed","phase":"put_back","error":"step two: exit status 3",
 "steps":[{"name":"two","state":"failed","exit_code":3,"signal":null,"error":"exit status 3","started":"2026-04-01T08:15:00Z","ended":"2026-04-01T08:15:01Z"}]}]},
 {"name":"deploy","state":"skipped","cause":"job test failed","error":null,"attempt":0,"waiting_for":null,"hosts":[]}]}`
 

@@ -43,6 +43,17 @@ const (
 	PingWait  = 20 * time.Second
 )
 
+// Over a slow line a ping waits behind what was sent before it, and would look
+// like silence. So no piece of a body takes such a line as long as PingEvery,
+// and who reads a body says in between, by answers 102, how much has come.
+const (
+	SlowPiece  = 4 << 10         // bytes that go at once until more is known: in time at 1 KB a second
+	SignEvery  = 3 * time.Second // between two signs; also each time that so many bytes have come:
+	SignGrowth = 16              // SlowPiece, and this many times more with each sign
+
+	CameHeader = "Deployhook-Came" // of an answer 102: bytes of the body
+)
+
 // Routes. All are POST.
 const (
 	RouteFacts     = "/facts"
@@ -81,6 +92,10 @@ const (
 	StateVariable  = "DEPLOYHOOK_AGENT_STATE" // where an agent keeps workspaces and its mark
 	MarkerVariable = "DEPLOYHOOK_MARKER"      // in every step: which agent started it
 )
+
+// TimeHeader is what the clock of who sends a request or an answer says, in
+// RFC 3339: the two ends may be years apart.
+const TimeHeader = "Deployhook-Time"
 
 // Empty is a request or answer without content.
 type Empty struct{}
