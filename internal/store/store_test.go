@@ -145,6 +145,16 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	}
 }
 
+// schemas is how many changes of the schema there are.
+func schemas(t *testing.T) int {
+	t.Helper()
+	files, err := filepath.Glob("migrations/*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	return len(files)
+}
+
 func TestBadDatabasesAreOneSentence(t *testing.T) {
 	damaged := t.TempDir()
 	if err := os.WriteFile(filepath.Join(damaged, "deployhook.db"), []byte(strings.Repeat("this is no database ", 1000)), 0o644); err != nil {
@@ -161,7 +171,7 @@ func TestBadDatabasesAreOneSentence(t *testing.T) {
 	store.SetVersion(t, filepath.Join(newer, "deployhook.db"), 99)
 	for dir, want := range map[string]string{
 		damaged: "is damaged",
-		newer:   "the database is of a newer deployhook (schema 99, this one knows 1): install that version again",
+		newer:   fmt.Sprintf("the database is of a newer deployhook (schema 99, this one knows %d): install that version again", schemas(t)),
 	} {
 		_, err := open(dir)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
