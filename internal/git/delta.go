@@ -130,6 +130,7 @@ func patchStream(out io.Writer, base io.ReaderAt, baseSize int64, delta *bufio.R
 	if _, err := delta.Discard(n); err != nil {
 		return 0, err
 	}
+	kept := blocks{r: base, size: baseSize, kept: map[int64][]byte{}}
 	made := int64(0)
 	for {
 		op, err := delta.ReadByte()
@@ -139,13 +140,26 @@ func patchStream(out io.Writer, base io.ReaderAt, baseSize int64, delta *bufio.R
 		if err != nil {
 			return 0, err
 		}
-		var piece io.Reader
-		var length int64
 		switch {
 		case op == 0:
 			return 0, errDeltaOp
 		case op < 0x80:
-			piece, length = delta, int64(op)
+			if made += int64(op); made > size {
+				return 0, errDeltaSize
+			}
+			b, err := delta.Peek(int(op))
+			if err == io.EOF {
+				return 0, errShort
+			}
+			if err == nil {
+				_, err = out.Write(b)
+			}
+			if err != nil {
+				return 0, err
+			}
+			if _, err := delta.Discard(int(op)); err != nil {
+				return 0, err
+			}
 		default:
 			const most = 7 // bytes of arguments
 			args, err := delta.Peek(most)
@@ -162,19 +176,70 @@ func patchStream(out io.Writer, base io.ReaderAt, baseSize int64, delta *bufio.R
 			if at > from || l > from-at {
 				return 0, errBeyond
 			}
-			piece, length = io.NewSectionReader(base, at, l), l
-		}
-		if made += length; made > size {
-			return 0, errDeltaSize
-		}
-		if _, err := io.CopyN(out, piece, length); err == io.EOF {
-			return 0, errShort
-		} else if err != nil {
-			return 0, err
+			if made += l; made > size {
+				return 0, errDeltaSize
+			}
+			if err := kept.copy(out, at, l); err != nil {
+				return 0, err
+			}
 		}
 	}
 	if made != size {
 		return 0, errDeltaSize
 	}
 	return made, nil
+}
+
+// blocks reads a base in blocks, of which the last are kept: a delta may be
+// millions of copies of a few bytes.
+type blocks struct {
+	r    io.ReaderAt
+	size int64
+	kept map[int64][]byte // by place, at most blocksKept
+	next []int64          // their places, the oldest first
+}
+
+const (
+	blockSize  = 16 << 10
+	blocksKept = 128
+)
+
+// block gives the one that holds a place.
+func (b *blocks) block(at int64) ([]byte, error) {
+	at -= at % blockSize
+	if buf, ok := b.kept[at]; ok {
+		return buf, nil
+	}
+	var buf []byte
+	if len(b.next) < blocksKept {
+		buf = make([]byte, 0, blockSize)
+	} else {
+		buf = b.kept[b.next[0]][:0]
+		delete(b.kept, b.next[0])
+		b.next = b.next[1:]
+	}
+	buf = buf[:min(blockSize, b.size-at)]
+	if _, err := io.ReadFull(io.NewSectionReader(b.r, at, int64(len(buf))), buf); err != nil {
+		return nil, err
+	}
+	b.kept[at] = buf
+	b.next = append(b.next, at)
+	return buf, nil
+}
+
+// copy writes a part of the base.
+func (b *blocks) copy(out io.Writer, at, length int64) error {
+	for length > 0 {
+		buf, err := b.block(at)
+		if err != nil {
+			return err
+		}
+		buf = buf[at%blockSize:]
+		buf = buf[:min(int64(len(buf)), length)]
+		if _, err := out.Write(buf); err != nil {
+			return err
+		}
+		at, length = at+int64(len(buf)), length-int64(len(buf))
+	}
+	return nil
 }
