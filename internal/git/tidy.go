@@ -47,7 +47,7 @@ func (m *Mirror) tidy(ctx context.Context) error {
 	}
 	name := ""
 	err = keep(m.dir, func(f *os.File) (*indexer, error) {
-		x, err := merge(ctx, f, chosen)
+		x, err := merge(ctx, f, chosen, filepath.Dir(f.Name()))
 		if err == nil {
 			name = packName(m.dir, x)
 		}
@@ -111,6 +111,7 @@ type stored struct {
 
 // merger makes one pack of several. What is compressed is copied as it is, and
 // a delta stays one: its base is in the same pack, and so among the objects.
+// What is none may become one.
 type merger struct {
 	ctx   context.Context
 	packs []*packFile
@@ -125,13 +126,16 @@ type merger struct {
 // merged is what becomes of an object.
 type merged struct {
 	choice int32 // in all; -1: none yet
-	depth  int32 // deltas upon deltas
-	busy   bool  // it is being chosen
+	found  int32 // in all, of a delta that was found; 0: none
+	base   int32 // what it builds upon; -1: nothing
+	depth  int32 // deltas upon deltas, as it was chosen
 	offset int64 // in the new pack; 0: it is not written
+	kind   plumbing.ObjectType
+	busy   bool // it is being chosen
 }
 
-// merge writes one pack of several.
-func merge(ctx context.Context, f io.Writer, list []*packFile) (*indexer, error) {
+// merge writes one pack of several. tmp is a directory for what is found.
+func merge(ctx context.Context, f io.Writer, list []*packFile, tmp string) (*indexer, error) {
 	m := &merger{ctx: ctx, packs: list, buf: make([]byte, 64<<10)}
 	for i := range list {
 		if err := m.load(int32(i)); err != nil {
@@ -148,27 +152,23 @@ func merge(ctx context.Context, f io.Writer, list []*packFile) (*indexer, error)
 	}
 	m.done = make([]merged, len(m.first))
 	for i := range m.done {
-		m.done[i].choice = -1
+		m.done[i].choice, m.done[i].base = -1, -1
 	}
 	for i := range m.done {
 		if _, ok := m.choose(int32(i)); !ok {
 			return nil, fmt.Errorf("the packs build upon each other in too many ways")
 		}
 	}
+	s := &searcher{merger: m, o: packs{tmp: tmp, list: list}, info: make([]standing, len(m.done))}
+	defer s.close()
+	if err := s.search(); err != nil {
+		return nil, err
+	}
 	var err error
 	if m.p, err = newPacker(f, len(m.done)); err != nil {
 		return nil, err
 	}
-	// In the order of the packs, so that what is read together stays together.
-	order := make([]int32, len(m.done))
-	for i := range order {
-		order[i] = int32(i)
-	}
-	slices.SortFunc(order, func(a, b int32) int {
-		x, y := &m.all[m.done[a].choice], &m.all[m.done[b].choice]
-		return cmp.Or(cmp.Compare(y.pack, x.pack), cmp.Compare(x.from, y.from))
-	})
-	for _, i := range order {
+	for _, i := range s.order() {
 		if err := m.write(i); err != nil {
 			return nil, err
 		}
@@ -251,11 +251,11 @@ func (m *merger) choose(i int32) (depth int32, ok bool) {
 	d.busy = true
 	defer func() { d.busy = false }()
 	from, to := m.ways(i)
-	long, longDepth := int32(-1), int32(0)
+	long := merged{choice: -1}
 	for at := from; at < to; at++ {
 		s := &m.all[at]
 		if s.base.IsZero() {
-			d.choice, d.depth = at, 0
+			d.choice, d.kind = at, s.kind
 			return 0, true
 		}
 		base, ok := m.object(s.base)
@@ -266,34 +266,35 @@ func (m *merger) choose(i int32) (depth int32, ok bool) {
 		if !ok {
 			continue
 		}
-		if depth++; depth <= mergeDepth {
-			d.choice, d.depth = at, depth
-			return depth, true
+		next := merged{choice: at, base: base, depth: depth + 1, kind: m.done[base].kind}
+		if next.depth <= mergeDepth {
+			*d = next
+			return d.depth, true
 		}
-		if long < 0 {
-			long, longDepth = at, depth
+		if long.choice < 0 {
+			long = next
 		}
 	}
-	if long < 0 {
+	if long.choice < 0 {
 		return 0, false
 	}
-	d.choice, d.depth = long, longDepth
-	return longDepth, true
+	*d = long
+	return d.depth, true
+}
+
+// stored is how an object is stored in the end.
+func (m *merger) stored(i int32) *stored {
+	if d := &m.done[i]; d.found > 0 {
+		return &m.all[d.found]
+	}
+	return &m.all[m.done[i].choice]
 }
 
 // write writes an object, after those that it builds upon.
 func (m *merger) write(i int32) error {
 	var todo []int32
-	for {
-		if m.done[i].offset > 0 {
-			break
-		}
+	for ; i >= 0 && m.done[i].offset == 0; i = m.done[i].base {
 		todo = append(todo, i)
-		s := &m.all[m.done[i].choice]
-		if s.base.IsZero() {
-			break
-		}
-		i, _ = m.object(s.base)
 	}
 	for _, i := range slices.Backward(todo) {
 		if err := m.copy(i); err != nil {
@@ -307,12 +308,11 @@ func (m *merger) write(i int32) error {
 // another place.
 func (m *merger) copy(i int32) error {
 	d := &m.done[i]
-	s := &m.all[d.choice]
+	s := m.stored(i)
 	p := m.packs[s.pack]
 	kind, back := s.kind, int64(0)
-	if !s.base.IsZero() {
-		base, _ := m.object(s.base)
-		kind, back = plumbing.OFSDeltaObject, m.p.at-m.done[base].offset
+	if d.base >= 0 {
+		kind, back = plumbing.OFSDeltaObject, m.p.at-m.done[d.base].offset
 	}
 	d.offset = m.p.at
 	m.p.crc = 0

@@ -1,0 +1,543 @@
+package git
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/klauspost/compress/zlib"
+)
+
+// Many servers send whole objects where deltas would do. Each is held against
+// those next to it in a list in which files of like names stand together, the
+// newest first: what is deployed is read at once, what is old in many steps.
+const (
+	windowMost   = 10       // objects that one is held against; git's own
+	windowRoots  = 2        // and those before them that are no deltas
+	windowBytes  = 24 << 20 // of contents and indexes in memory
+	searchDepth  = 200      // deltas upon deltas; they are the oldest versions, which hardly anybody reads
+	searchLeast  = 50       // bytes of an object; git's own
+	searchAbove  = streamAbove
+	poorAbove    = 512      // bytes of a delta, compressed, that may be a poor one
+	loadCost     = 2 << 10  // bytes that might be searched in the time that it takes to look for an object
+	nameWorkMost = 64 << 20 // bytes of commits and trees that are read for names at a time
+)
+
+// searchWorkMost is how many bytes are read and compared at a time: about half
+// a second. What is not searched by then is the next time.
+var searchWorkMost = int64(128 << 20)
+
+// standing is where an object stands in the trees, and among its deltas.
+type standing struct {
+	name, path uint32 // a sum that is near for like names, and one that is another for each path
+	turn       int32  // how many are newer; 0: it is in no tree that was read
+	kind       plumbing.ObjectType
+	height     int32 // deltas upon deltas upon it
+}
+
+// searcher finds deltas for the objects of a merger.
+type searcher struct {
+	*merger
+	o     packs
+	info  []standing
+	turns int32
+	work  int64 // that is left
+	buf   []byte
+
+	window, roots []*neighbor // the newest last
+	held          int         // bytes
+	free          []*neighbor
+	delta, best   []byte
+
+	found  *bufio.Writer // where what was found is kept until it is written
+	file   *os.File
+	at     int64
+	z      *zlib.Writer
+	packed bytes.Buffer
+}
+
+// search finds deltas for what the packs hold whole.
+func (s *searcher) search() error {
+	if err := s.names(); err != nil {
+		return err
+	}
+	list := s.list()
+	if len(list) == 0 {
+		return nil
+	}
+	s.heights()
+	var err error
+	if s.file, err = (&spool{s.o.tmp}).file(); err != nil {
+		return err
+	}
+	s.found = bufio.NewWriterSize(s.file, 64<<10)
+	if s.z, err = zlib.NewWriterLevel(&s.packed, zlib.DefaultCompression); err != nil {
+		return err
+	}
+	s.packs = append(slices.Clone(s.packs), &packFile{path: "the deltas", pack: s.file})
+	// Another part of the list is the first one each time, lest the rest never
+	// has its turn.
+	first := 0
+	for _, c := range []byte(filepath.Base(s.packs[0].path)) {
+		first = (first*31 + int(c)) % len(list)
+	}
+	for first > 0 && s.info[list[first]].path == s.info[list[first-1]].path {
+		first--
+	}
+	s.work = searchWorkMost
+	for _, part := range [][]int32{list[first:], list[:first]} {
+		s.forget()
+		for _, i := range part {
+			if s.work <= 0 {
+				break
+			}
+			if err := s.next(i); err != nil {
+				return err
+			}
+		}
+	}
+	return s.found.Flush()
+}
+
+func (s *searcher) close() {
+	if s.file != nil {
+		_ = s.file.Close()
+	}
+}
+
+// order is that in which objects are written: commits, which are read one after
+// the other, then what is newest, and in the order of their packs what has no
+// name.
+func (s *searcher) order() []int32 {
+	list := make([]int32, len(s.done))
+	for i := range list {
+		list[i] = int32(i)
+	}
+	rank := func(i int32) int {
+		switch {
+		case s.done[i].kind == plumbing.CommitObject:
+			return 0
+		case s.info[i].turn > 0:
+			return 1
+		}
+		return 2
+	}
+	slices.SortFunc(list, func(a, b int32) int {
+		x, y := &s.all[s.done[a].choice], &s.all[s.done[b].choice]
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(s.info[a].turn, s.info[b].turn), cmp.Compare(y.pack, x.pack), cmp.Compare(x.from, y.from))
+	})
+	return list
+}
+
+// content reads an object, of room bytes at most. [errLarge]: it has more.
+func (s *searcher) content(i int32, buf []byte, room int64) (plumbing.ObjectType, []byte, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, nil, err
+	}
+	at := &s.all[s.done[i].choice]
+	kind, b, err := s.o.load(s.packs[at.pack], at.from, buf, room)
+	s.work -= loadCost + int64(len(b))
+	if err != nil {
+		return kind, nil, err
+	}
+	// A delta between others would not be that of these.
+	return kind, b, newVerifier(nil, kind, int64(len(b)), at.id).all(b)
+}
+
+// names finds out what the objects are called, and how old they are.
+func (s *searcher) names() error {
+	type commit struct {
+		i    int32
+		tree plumbing.Hash
+		time int64
+	}
+	var commits []commit
+	byPack := make([]int32, 0, len(s.done))
+	for i := range s.done {
+		if s.done[i].kind == plumbing.CommitObject {
+			byPack = append(byPack, int32(i))
+		}
+	}
+	// The small packs come first, and are the new ones.
+	slices.SortStableFunc(byPack, func(a, b int32) int {
+		return cmp.Compare(s.all[s.done[a].choice].pack, s.all[s.done[b].choice].pack)
+	})
+	s.work = nameWorkMost
+	for _, i := range byPack {
+		if s.work <= nameWorkMost/2 {
+			break
+		}
+		kind, b, err := s.content(i, s.buf, searchAbove)
+		if errors.Is(err, errLarge) || err == nil && kind != plumbing.CommitObject {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.buf = b
+		if tree, time, ok := commitHead(b); ok {
+			commits = append(commits, commit{i, tree, time})
+		}
+	}
+	slices.SortStableFunc(commits, func(a, b commit) int { return cmp.Compare(b.time, a.time) })
+	for _, c := range commits {
+		s.see(c.i, standing{kind: plumbing.CommitObject})
+		if root, ok := s.object(c.tree); ok {
+			if err := s.tree(root); err != nil {
+				return err
+			}
+		}
+		if s.work <= 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// commitHead reads a commit's tree, and when it was made, in seconds.
+func commitHead(b []byte) (tree plumbing.Hash, time int64, ok bool) {
+	p, ok := bytes.CutPrefix(b, []byte("tree "))
+	if !ok || len(p) < 2*len(tree) || !plumbing.IsHash(string(p[:2*len(tree)])) {
+		return tree, 0, false
+	}
+	tree = plumbing.NewHash(string(p[:2*len(tree)]))
+	head, _, _ := bytes.Cut(p, []byte("\n\n"))
+	_, who, _ := bytes.Cut(head, []byte("\ncommitter "))
+	who, _, _ = bytes.Cut(who, []byte("\n"))
+	if _, err := fmt.Sscan(string(who[bytes.LastIndexByte(who, '>')+1:]), &time); err != nil {
+		time = 0
+	}
+	return tree, time, true
+}
+
+// see notes where an object stands, unless it was seen before.
+func (s *searcher) see(i int32, at standing) bool {
+	if s.info[i].turn > 0 {
+		return false
+	}
+	s.turns++
+	at.turn = s.turns
+	s.info[i] = at
+	return true
+}
+
+// tree reads what is below a tree that nothing is above of.
+func (s *searcher) tree(root int32) error {
+	if !s.see(root, standing{kind: plumbing.TreeObject, path: pathStart}) {
+		return nil
+	}
+	todo := []int32{root}
+	for len(todo) > 0 && s.work > 0 {
+		i := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		kind, b, err := s.content(i, s.buf, searchAbove)
+		if errors.Is(err, errLarge) || err == nil && kind != plumbing.TreeObject {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.buf = b
+		list, err := parseTree(b)
+		if err != nil {
+			continue // it is as it was pushed
+		}
+		for _, e := range list {
+			child, ok := s.object(e.hash)
+			if !ok || e.mode == filemode.Submodule {
+				continue
+			}
+			kind := plumbing.BlobObject
+			if e.mode == filemode.Dir {
+				kind = plumbing.TreeObject
+			}
+			if s.see(child, s.info[i].below(kind, e.name)) && kind == plumbing.TreeObject {
+				todo = append(todo, child)
+			}
+		}
+	}
+	return nil
+}
+
+const pathStart = 2166136261 // of FNV-1
+
+// below is where an entry of a directory stands. The end of a path counts the
+// most in the sum of its name, so that files of one name in many directories,
+// and those with one ending, stand together.
+//
+// Source: git's pack_name_hash (pack-objects.h).
+func (d standing) below(kind plumbing.ObjectType, name string) standing {
+	next := standing{name: d.name, path: d.path, kind: kind}
+	for _, c := range []byte("/" + name) {
+		next.path = (next.path ^ uint32(c)) * 16777619
+		if c > ' ' && (c != '/' || d.path != pathStart) {
+			next.name = next.name>>2 + uint32(c)<<24
+		}
+	}
+	return next
+}
+
+// list is what is searched, in the order in which like stands beside like.
+func (s *searcher) list() (list []int32) {
+	for i := range s.info {
+		if d := &s.info[i]; d.turn > 0 && d.kind != plumbing.CommitObject {
+			list = append(list, int32(i))
+		}
+	}
+	slices.SortFunc(list, func(a, b int32) int {
+		x, y := &s.info[a], &s.info[b]
+		return cmp.Or(cmp.Compare(y.kind, x.kind), cmp.Compare(x.name, y.name), cmp.Compare(x.path, y.path), cmp.Compare(x.turn, y.turn))
+	})
+	return list
+}
+
+// heights finds out how many deltas there are upon each object.
+func (s *searcher) heights() {
+	order := make([]int32, len(s.done))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(s.done[b].depth, s.done[a].depth) })
+	for _, i := range order {
+		if base := s.done[i].base; base >= 0 {
+			s.info[base].height = max(s.info[base].height, s.info[i].height+1)
+		}
+	}
+}
+
+// neighbor is an object that others are held against.
+type neighbor struct {
+	i             int32
+	kind          plumbing.ObjectType
+	content       []byte
+	index         deltaIndex
+	read, indexed bool
+	gone          bool // it is in the window no more
+	bytes         int
+}
+
+func (s *searcher) neighbor(i int32) *neighbor {
+	c := &neighbor{}
+	if n := len(s.free); n > 0 {
+		c, s.free = s.free[n-1], s.free[:n-1]
+	}
+	*c = neighbor{i: i, content: c.content, index: c.index}
+	return c
+}
+
+// forget empties the window.
+func (s *searcher) forget() {
+	for _, list := range []*[]*neighbor{&s.window, &s.roots} {
+		for len(*list) > 0 {
+			s.shift(list)
+		}
+	}
+}
+
+// shift takes the first out of a list.
+func (s *searcher) shift(list *[]*neighbor) {
+	s.drop((*list)[0])
+	*list = append((*list)[:0], (*list)[1:]...)
+}
+
+func (s *searcher) drop(c *neighbor) {
+	const most = 256 << 10 // bytes that are kept for the next one
+	s.held -= c.bytes
+	c.gone = true
+	if cap(c.content)+c.index.bytes() <= most {
+		s.free = append(s.free, c)
+	}
+}
+
+// push adds a neighbor to the window, and takes out what has no place in it.
+func (s *searcher) push(c *neighbor) {
+	s.window = append(s.window, c)
+	if len(s.window) <= windowMost {
+		return
+	}
+	if old := s.window[0]; s.done[old.i].base < 0 {
+		s.window = append(s.window[:0], s.window[1:]...)
+		s.roots = append(s.roots, old)
+	} else {
+		s.shift(&s.window)
+	}
+	if len(s.roots) > windowRoots {
+		s.shift(&s.roots)
+	}
+}
+
+// hold counts what a neighbor takes. Of the others, the oldest go when that is
+// too much.
+func (s *searcher) hold(c *neighbor) {
+	now := cap(c.content) + c.index.bytes()
+	s.held += now - c.bytes
+	c.bytes = now
+	for _, list := range []*[]*neighbor{&s.roots, &s.window} {
+		for s.held > windowBytes && len(*list) > 0 && (*list)[0] != c {
+			s.shift(list)
+		}
+	}
+}
+
+// read reads what a neighbor has. Not ok: it is not what it was taken for, or
+// too large.
+func (s *searcher) read(c *neighbor) (ok bool, err error) {
+	if c.read {
+		return c.kind == s.info[c.i].kind, nil
+	}
+	kind, b, err := s.content(c.i, c.content, searchAbove)
+	if err != nil && !errors.Is(err, errLarge) {
+		return false, err
+	}
+	c.read = true
+	if err != nil {
+		return false, nil // and no kind: it is none that is looked for
+	}
+	c.kind, c.content = kind, b
+	s.hold(c)
+	return kind == s.info[c.i].kind, nil
+}
+
+// next looks for a delta for an object, if it wants one, and has others held
+// against it.
+func (s *searcher) next(i int32) error {
+	if n := len(s.window); n > 0 && s.info[s.window[n-1].i].kind != s.info[i].kind {
+		s.forget()
+	}
+	most, err := s.most(i)
+	if err != nil || most < 0 {
+		return err
+	}
+	c := s.neighbor(i)
+	if most > 0 {
+		ok, err := s.read(c)
+		if err == nil && ok {
+			err = s.find(c, most)
+		}
+		if err != nil || !ok {
+			s.drop(c)
+			return err
+		}
+	}
+	s.push(c)
+	return nil
+}
+
+// most is how many bytes a delta of an object may have; 0: none is looked for,
+// below: the object is too large, for others too.
+func (s *searcher) most(i int32) (int, error) {
+	at := &s.all[s.done[i].choice]
+	made, have := at.size, at.size
+	if !at.base.IsZero() {
+		if at.to-at.from < poorAbove {
+			return 0, nil
+		}
+		p := s.packs[at.pack]
+		s.work -= loadCost
+		var err error
+		if made, err = deltaMakes(p, at.from+int64(at.head)); err != nil {
+			return 0, p.bad(err)
+		}
+		if at.size <= made/2 {
+			return 0, nil
+		}
+	}
+	switch {
+	case made > searchAbove:
+		return -1, nil
+	case made < searchLeast:
+		return 0, nil
+	}
+	// Half of it, without what says that it is a delta: as git has it.
+	return int(min(made/2-idLen, have)), nil
+}
+
+// find looks for the best delta for an object.
+func (s *searcher) find(c *neighbor, most int) error {
+	best, depthBest := int32(-1), 1
+	s.best = s.best[:0]
+	for _, list := range [][]*neighbor{slices.Clone(s.window), slices.Clone(s.roots)} {
+		for _, b := range slices.Backward(list) {
+			depth, ok := s.depth(b.i, c.i)
+			if b.gone || !ok || depth+1+int(s.info[c.i].height) > searchDepth {
+				continue
+			}
+			// What is read in fewer steps may be a little longer.
+			limit := most * (searchDepth - depth) / (searchDepth - depthBest + 1)
+			if ok, err := s.try(c, b, limit); err != nil {
+				return err
+			} else if ok {
+				s.best, s.delta = s.delta, s.best
+				best, depthBest, most = b.i, depth+1, len(s.best)-1
+			}
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	return s.take(c.i, best)
+}
+
+// try looks for a delta of limit bytes at most upon a neighbor.
+func (s *searcher) try(c, b *neighbor, limit int) (bool, error) {
+	if ok, err := s.read(b); err != nil || !ok || b.gone || len(c.content)-len(b.content) >= limit || len(c.content) < len(b.content)/32 {
+		return false, err
+	}
+	if !b.indexed {
+		b.index.make(b.content)
+		b.indexed = true
+		s.hold(b)
+		s.work -= int64(len(b.content))
+	}
+	var ok bool
+	s.delta, ok = b.index.encode(s.delta, c.content, limit)
+	s.work -= int64(len(c.content))
+	return ok, nil
+}
+
+// depth is how many deltas an object is made of. Not ok: another is among them.
+func (s *searcher) depth(i, other int32) (depth int, ok bool) {
+	for ; i >= 0; i = s.done[i].base {
+		if i == other {
+			return 0, false
+		}
+		depth++
+	}
+	return depth - 1, true
+}
+
+// take keeps the best delta.
+func (s *searcher) take(i, base int32) error {
+	s.packed.Reset()
+	s.z.Reset(&s.packed)
+	if _, err := s.z.Write(s.best); err != nil {
+		return err
+	}
+	if err := s.z.Close(); err != nil {
+		return err
+	}
+	b := s.packed.Bytes()
+	if _, err := s.found.Write(b); err != nil {
+		return err
+	}
+	d := &s.done[i]
+	d.found, d.base = int32(len(s.all)), base
+	s.all = append(s.all, stored{
+		id: s.all[d.choice].id, base: s.all[s.done[base].choice].id, pack: int32(len(s.packs) - 1),
+		from: s.at, to: s.at + int64(len(b)), size: int64(len(s.best)), kind: plumbing.OFSDeltaObject, crc: crc32.ChecksumIEEE(b),
+	})
+	s.at += int64(len(b))
+	for h := s.info[i].height + 1; base >= 0 && s.info[base].height < h; h++ {
+		s.info[base].height = h
+		base = s.done[base].base
+	}
+	return nil
+}
