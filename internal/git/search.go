@@ -64,25 +64,16 @@ type searcher struct {
 	packed bytes.Buffer
 }
 
+func newSearcher(m *merger, tmp string) *searcher {
+	return &searcher{merger: m, o: packs{tmp: tmp, list: m.packs}, info: make([]standing, len(m.done))}
+}
+
 // search finds deltas for what the packs hold whole.
 func (s *searcher) search() error {
-	if err := s.names(); err != nil {
+	list, err := s.begin()
+	if err != nil || len(list) == 0 {
 		return err
 	}
-	list := s.list()
-	if len(list) == 0 {
-		return nil
-	}
-	s.heights()
-	var err error
-	if s.file, err = (&spool{s.o.tmp}).file(); err != nil {
-		return err
-	}
-	s.found = bufio.NewWriterSize(s.file, 64<<10)
-	if s.z, err = zlib.NewWriterLevel(&s.packed, zlib.DefaultCompression); err != nil {
-		return err
-	}
-	s.packs = append(slices.Clone(s.packs), &packFile{path: "the deltas", pack: s.file})
 	// Another part of the list is the first one each time, lest the rest never
 	// has its turn.
 	first := 0
@@ -105,6 +96,23 @@ func (s *searcher) search() error {
 		}
 	}
 	return s.found.Flush()
+}
+
+// begin gives the objects that are searched, in their order.
+func (s *searcher) begin() ([]int32, error) {
+	if err := s.names(); err != nil {
+		return nil, err
+	}
+	list := s.list()
+	s.heights()
+	var err error
+	if s.file, err = (&spool{s.o.tmp}).file(); err != nil {
+		return nil, err
+	}
+	s.found = bufio.NewWriterSize(s.file, 64<<10)
+	s.packs = append(slices.Clone(s.packs), &packFile{path: "the deltas", pack: s.file})
+	s.z, err = zlib.NewWriterLevel(&s.packed, zlib.DefaultCompression)
+	return list, err
 }
 
 func (s *searcher) close() {

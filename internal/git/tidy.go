@@ -136,6 +136,28 @@ type merged struct {
 
 // merge writes one pack of several. tmp is a directory for what is found.
 func merge(ctx context.Context, f io.Writer, list []*packFile, tmp string) (*indexer, error) {
+	m, err := newMerger(ctx, list)
+	if err != nil {
+		return nil, err
+	}
+	s := newSearcher(m, tmp)
+	defer s.close()
+	if err := s.search(); err != nil {
+		return nil, err
+	}
+	if m.p, err = newPacker(f, len(m.done)); err != nil {
+		return nil, err
+	}
+	for _, i := range s.order() {
+		if err := m.write(i); err != nil {
+			return nil, err
+		}
+	}
+	return m.p.end()
+}
+
+// newMerger reads what packs have, and chooses how each object is stored.
+func newMerger(ctx context.Context, list []*packFile) (*merger, error) {
 	m := &merger{ctx: ctx, packs: list, buf: make([]byte, 64<<10)}
 	for i := range list {
 		if err := m.load(int32(i)); err != nil {
@@ -159,21 +181,7 @@ func merge(ctx context.Context, f io.Writer, list []*packFile, tmp string) (*ind
 			return nil, fmt.Errorf("the packs build upon each other in too many ways")
 		}
 	}
-	s := &searcher{merger: m, o: packs{tmp: tmp, list: list}, info: make([]standing, len(m.done))}
-	defer s.close()
-	if err := s.search(); err != nil {
-		return nil, err
-	}
-	var err error
-	if m.p, err = newPacker(f, len(m.done)); err != nil {
-		return nil, err
-	}
-	for _, i := range s.order() {
-		if err := m.write(i); err != nil {
-			return nil, err
-		}
-	}
-	return m.p.end()
+	return m, nil
 }
 
 // load reads what a pack has.
