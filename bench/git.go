@@ -46,10 +46,11 @@ func gitExport(args []string) error {
 	if err != nil {
 		return err
 	}
-	m, err := gitMirror(args[0], args[1], depth)
+	all, m, err := gitMirror(args[0], args[1], depth)
 	if err != nil {
 		return err
 	}
+	defer all.Close()
 	ctx, commit, to, before := context.Background(), args[2], args[3], args[4]
 	if commit == "" {
 		_, err := m.Resolve(ctx, "main")
@@ -150,12 +151,12 @@ func copySame(buf *bytes.Buffer, to, from string, file deploy.TreeFile) bool {
 	return hex.EncodeToString(sum.Sum(nil)) == file.Blob && os.WriteFile(to, buf.Bytes(), 0o644) == nil
 }
 
-func gitMirror(data, url string, depth int) (*git.Mirror, error) {
+func gitMirror(data, url string, depth int) (*git.Mirrors, *git.Mirror, error) {
 	all, err := git.Open(data, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return all.Mirror(git.Remote{Repository: gitRepository, URL: url, Depth: depth}), nil
+	return all, all.Mirror(git.Remote{Repository: gitRepository, URL: url, Depth: depth}), nil
 }
 
 // gitCommand runs the git command without anybody's configuration.

@@ -115,10 +115,11 @@ func (b *bench) yearOf(pushes int, name string, pack []string) error {
 		_, err := m.Fetch(context.Background(), commit, "refs/heads/main")
 		return time.Since(began), err
 	}
-	old, err := gitMirror(filepath.Join(root, "old"), server+"/r.git", 0)
+	all, old, err := gitMirror(filepath.Join(root, "old"), server+"/r.git", 0)
 	if err != nil {
 		return err
 	}
+	defer all.Close()
 	var year []time.Duration
 	began := time.Now()
 	for _, c := range commits[:pushes] {
@@ -128,6 +129,7 @@ func (b *bench) yearOf(pushes int, name string, pack []string) error {
 		}
 		year = append(year, took)
 	}
+	all.Wait()
 	whole := time.Since(began)
 	mirrors, err := filepath.Glob(filepath.Join(root, "old", "*.git"))
 	if err != nil || len(mirrors) != 1 {
@@ -146,10 +148,11 @@ func (b *bench) yearOf(pushes int, name string, pack []string) error {
 	b.row(fmt.Sprintf("these %d fetches, %s in all: p50, p99, the longest", pushes, whole.Round(time.Second)),
 		fmt.Sprintf("%s, %s, %s", ms(percentile(year, 50)), ms(percentile(year, 99)), ms(percentile(year, 100))), "", "", "")
 
-	fresh, err := gitMirror(filepath.Join(root, "fresh"), server+"/r.git", 0)
+	others, fresh, err := gitMirror(filepath.Join(root, "fresh"), server+"/r.git", 0)
 	if err != nil {
 		return err
 	}
+	defer others.Close()
 	if _, err := fetch(fresh, commits[pushes-1]); err != nil {
 		return err
 	}

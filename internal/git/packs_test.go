@@ -61,6 +61,7 @@ func TestMirrorOfManyPushesStaysSmall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	m.Settle()
 	packs, err := filepath.Glob(filepath.Join(m.Dir(), "objects/pack/*.pack"))
 	if err != nil || len(packs) > 5 {
 		t.Errorf("there are %d packs, %v", len(packs), err)
@@ -391,5 +392,6 @@ func TestDamageIsNotCopiedWhenPacksAreMadeOne(t *testing.T) {
 	if got, err := m.Fetch(t.Context(), last, "refs/heads/main"); got != last || err != nil {
 		t.Fatalf("%s, %v", got, err)
 	}
+	m.Settle()
 	(&repo{t, m.Dir()}).git("fsck", "--full", "--strict")
 }

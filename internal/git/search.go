@@ -50,6 +50,7 @@ type searcher struct {
 	info  []standing
 	turns int32
 	work  int64 // that is left
+	rest  bool  // not all was searched
 	buf   []byte
 
 	window, roots []*neighbor // the newest last
@@ -88,6 +89,7 @@ func (s *searcher) search() error {
 		s.forget()
 		for _, i := range part {
 			if s.work <= 0 {
+				s.rest = true
 				break
 			}
 			if err := s.next(i); err != nil {
@@ -181,6 +183,7 @@ func (s *searcher) names() error {
 	s.work = nameWorkMost
 	for _, i := range byPack {
 		if s.work <= nameWorkMost/2 {
+			s.rest = true
 			break
 		}
 		kind, b, err := s.content(i, s.buf, searchAbove)
@@ -204,6 +207,7 @@ func (s *searcher) names() error {
 			}
 		}
 		if s.work <= 0 {
+			s.rest = true
 			return nil
 		}
 	}
@@ -420,17 +424,12 @@ func (s *searcher) next(i int32) error {
 	if n := len(s.window); n > 0 && s.info[s.window[n-1].i].kind != s.info[i].kind {
 		s.forget()
 	}
-	most, err := s.most(i)
-	if err != nil || most < 0 {
-		return err
+	if at := &s.all[s.done[i].choice]; at.base.IsZero() && at.size > searchAbove {
+		return nil // nor are others held against it
 	}
 	c := s.neighbor(i)
-	if most > 0 {
-		ok, err := s.read(c)
-		if err == nil && ok {
-			err = s.find(c, most)
-		}
-		if err != nil || !ok {
+	if s.fresh(c) {
+		if err := s.deltify(c); err != nil {
 			s.drop(c)
 			return err
 		}
@@ -439,8 +438,37 @@ func (s *searcher) next(i int32) error {
 	return nil
 }
 
-// most is how many bytes a delta of an object may have; 0: none is looked for,
-// below: the object is too large, for others too.
+// tried says whether two objects were held against each other when the pack was
+// made that they are in.
+func (s *searcher) tried(a, b int32) bool {
+	pack := s.all[s.done[a].choice].pack
+	return pack == s.all[s.done[b].choice].pack && s.packs[pack].searched
+}
+
+// fresh says whether there is anything new to hold an object against.
+func (s *searcher) fresh(c *neighbor) bool {
+	for _, list := range [][]*neighbor{s.window, s.roots} {
+		if slices.ContainsFunc(list, func(b *neighbor) bool { return !s.tried(b.i, c.i) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// deltify looks for a delta for an object, if it wants one.
+func (s *searcher) deltify(c *neighbor) error {
+	most, err := s.most(c.i)
+	if err != nil || most <= 0 {
+		return err
+	}
+	if ok, err := s.read(c); err != nil || !ok {
+		return err
+	}
+	return s.find(c, most)
+}
+
+// most is how many bytes a delta of an object may have; 0 or less: none is
+// looked for.
 func (s *searcher) most(i int32) (int, error) {
 	at := &s.all[s.done[i].choice]
 	made, have := at.size, at.size
@@ -458,10 +486,7 @@ func (s *searcher) most(i int32) (int, error) {
 			return 0, nil
 		}
 	}
-	switch {
-	case made > searchAbove:
-		return -1, nil
-	case made < searchLeast:
+	if made > searchAbove || made < searchLeast {
 		return 0, nil
 	}
 	// Half of it, without what says that it is a delta: as git has it.
@@ -475,7 +500,7 @@ func (s *searcher) find(c *neighbor, most int) error {
 	for _, list := range [][]*neighbor{slices.Clone(s.window), slices.Clone(s.roots)} {
 		for _, b := range slices.Backward(list) {
 			depth, ok := s.depth(b.i, c.i)
-			if b.gone || !ok || depth+1+int(s.info[c.i].height) > searchDepth {
+			if b.gone || !ok || depth+1+int(s.info[c.i].height) > searchDepth || s.tried(b.i, c.i) {
 				continue
 			}
 			// What is read in fewer steps may be a little longer.

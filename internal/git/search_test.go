@@ -26,6 +26,8 @@ type pushes struct {
 	parent plumbing.Hash
 	have   map[plumbing.Hash]bool
 	last   string // the pack, without its ending
+
+	searched map[string]bool // packs
 }
 
 func newPushes(t *testing.T) *pushes {
@@ -113,9 +115,12 @@ func (p *pushes) merge() error {
 	if err := errors.Join(err, lost); err != nil {
 		return err
 	}
-	name := ""
-	err = keep(p.dir, func(f *os.File) (*indexer, error) {
-		x, err := merge(p.t.Context(), f, list, filepath.Dir(f.Name()))
+	for _, pack := range list {
+		pack.searched = p.searched[pack.path]
+	}
+	name, searched := "", false
+	err = keep(p.dir, func(f *os.File) (x *indexer, err error) {
+		x, searched, err = merge(p.t.Context(), f, list, filepath.Dir(f.Name()))
 		if err == nil {
 			name = packName(p.dir, x)
 		}
@@ -131,7 +136,7 @@ func (p *pushes) merge() error {
 			}
 		}
 	}
-	p.last = name
+	p.last, p.searched = name, map[string]bool{name: searched}
 	return nil
 }
 
@@ -419,7 +424,7 @@ func TestSearchEndsWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := merge(ctx, new(bytes.Buffer), list, t.TempDir()); !errors.Is(err, context.Canceled) {
+	if _, _, err := merge(ctx, new(bytes.Buffer), list, t.TempDir()); !errors.Is(err, context.Canceled) {
 		t.Errorf("a canceled merge gives %v", err)
 	}
 }

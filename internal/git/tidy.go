@@ -29,13 +29,15 @@ const (
 // packsMost is how many packs there are before some are made one.
 var packsMost = 20
 
-// tidy makes one pack of some when there are many. The lock is held; who reads
-// from the old ones goes on.
-func (m *Mirror) tidy(ctx context.Context) error {
+// crowded says whether there are many packs.
+func (m *Mirror) crowded() bool {
 	files, err := filepath.Glob(filepath.Join(m.dir, "objects", "pack", "*.pack"))
-	if err != nil || len(files) <= packsMost {
-		return err
-	}
+	return err == nil && len(files) > packsMost
+}
+
+// tidy makes one pack of some. The lock is held; who reads from the old ones
+// goes on.
+func (m *Mirror) tidy(ctx context.Context) error {
 	list, lost, err := openPacks(m.dir, math.MaxInt)
 	defer func() { closePacks(list) }()
 	if err = errors.Join(err, lost); err != nil {
@@ -45,9 +47,12 @@ func (m *Mirror) tidy(ctx context.Context) error {
 	if len(chosen) < 2 {
 		return nil
 	}
-	name := ""
-	err = keep(m.dir, func(f *os.File) (*indexer, error) {
-		x, err := merge(ctx, f, chosen, filepath.Dir(f.Name()))
+	for _, p := range chosen {
+		p.searched = m.searched[p.path]
+	}
+	name, searched := "", false
+	err = keep(m.dir, func(f *os.File) (x *indexer, err error) {
+		x, searched, err = merge(ctx, f, chosen, filepath.Dir(f.Name()))
 		if err == nil {
 			name = packName(m.dir, x)
 		}
@@ -57,6 +62,13 @@ func (m *Mirror) tidy(ctx context.Context) error {
 		return m.doubt(err)
 	}
 	m.renewed.Add(1)
+	before := m.searched
+	m.searched = map[string]bool{name: searched}
+	for _, p := range list {
+		if before[p.path] && !slices.Contains(chosen, p) {
+			m.searched[p.path] = true
+		}
+	}
 	for _, p := range chosen {
 		if p.path == name {
 			continue
@@ -134,26 +146,28 @@ type merged struct {
 	busy   bool // it is being chosen
 }
 
-// merge writes one pack of several. tmp is a directory for what is found.
-func merge(ctx context.Context, f io.Writer, list []*packFile, tmp string) (*indexer, error) {
+// merge writes one pack of several. tmp is a directory for what is found;
+// searched says whether that is all that can be.
+func merge(ctx context.Context, f io.Writer, list []*packFile, tmp string) (x *indexer, searched bool, err error) {
 	m, err := newMerger(ctx, list)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	s := newSearcher(m, tmp)
 	defer s.close()
 	if err := s.search(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if m.p, err = newPacker(f, len(m.done)); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, i := range s.order() {
 		if err := m.write(i); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return m.p.end()
+	x, err = m.p.end()
+	return x, !s.rest, err
 }
 
 // newMerger reads what packs have, and chooses how each object is stored.
