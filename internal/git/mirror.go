@@ -50,9 +50,10 @@ type place struct {
 	suspect atomic.Bool   // something in it could not be read
 	stop    func()        // ends what is done beside fetches; nil: nothing is. The lock is that of the mirrors
 
-	// Packs, without their endings, in which no more deltas are to be found.
-	// Whoever holds the lock may use it.
-	searched map[string]bool
+	// Packs, without their endings, in which no more deltas are to be found, and
+	// one in which there are. Whoever holds the lock may use them.
+	searched   map[string]bool
+	unfinished string
 
 	mu      sync.Mutex
 	waiting map[plumbing.Hash]int // commits that are waited for, and by how many
@@ -74,6 +75,13 @@ func (p *place) wait(hash plumbing.Hash) func() {
 			delete(p.waiting, hash)
 		}
 	}
+}
+
+// awaited says whether anybody waits for a commit.
+func (p *place) awaited() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.waiting) > 0
 }
 
 // togetherMost is how many commits are fetched at once.

@@ -26,14 +26,17 @@ const (
 	searchDepth  = 200      // deltas upon deltas; they are the oldest versions, which hardly anybody reads
 	searchLeast  = 50       // bytes of an object; git's own
 	searchAbove  = streamAbove
-	poorAbove    = 512      // bytes of a delta, compressed, that may be a poor one
-	loadCost     = 2 << 10  // bytes that might be searched in the time that it takes to look for an object
-	nameWorkMost = 64 << 20 // bytes of commits and trees that are read for names at a time
+	poorAbove    = 512     // bytes of a delta, compressed, that may be a poor one
+	loadCost     = 2 << 10 // bytes that might be searched in the time that it takes to look for an object
+	nameWorkMost = 512 << 20
+	workLeast    = 128 << 20
 )
 
-// searchWorkMost is how many bytes are read and compared at a time: about half
-// a second. What is not searched by then is the next time.
-var searchWorkMost = int64(128 << 20)
+// searchWorkMost is how many bytes are compared at a time, about two seconds,
+// and nameWorkMost how many of commits and trees are read for names; workLeast
+// is how many of each when a fetch waits for the end. What is not searched by
+// then is the next time.
+var searchWorkMost = int64(1 << 30)
 
 // standing is where an object stands in the trees, and among its deltas.
 type standing struct {
@@ -51,6 +54,7 @@ type searcher struct {
 	turns int32
 	work  int64 // that is left
 	rest  bool  // not all was searched
+	hurry func() bool
 	buf   []byte
 
 	window, roots []*neighbor // the newest last
@@ -65,8 +69,10 @@ type searcher struct {
 	packed bytes.Buffer
 }
 
-func newSearcher(m *merger, tmp string) *searcher {
-	return &searcher{merger: m, o: packs{tmp: tmp, list: m.packs}, info: make([]standing, len(m.done))}
+// newSearcher searches what a merger has. hurry says whether somebody waits;
+// nil: nobody does.
+func newSearcher(m *merger, tmp string, hurry func() bool) *searcher {
+	return &searcher{merger: m, o: packs{tmp: tmp, list: m.packs}, info: make([]standing, len(m.done)), hurry: hurry}
 }
 
 // search finds deltas for what the packs hold whole.
@@ -88,8 +94,7 @@ func (s *searcher) search() error {
 	for _, part := range [][]int32{list[first:], list[:first]} {
 		s.forget()
 		for _, i := range part {
-			if s.work <= 0 {
-				s.rest = true
+			if s.enough(searchWorkMost) {
 				break
 			}
 			if err := s.next(i); err != nil {
@@ -182,8 +187,7 @@ func (s *searcher) names() error {
 	})
 	s.work = nameWorkMost
 	for _, i := range byPack {
-		if s.work <= nameWorkMost/2 {
-			s.rest = true
+		if s.enough(nameWorkMost) {
 			break
 		}
 		kind, b, err := s.content(i, s.buf, searchAbove)
@@ -198,20 +202,29 @@ func (s *searcher) names() error {
 			commits = append(commits, commit{i, tree, time})
 		}
 	}
+	s.work = nameWorkMost
 	slices.SortStableFunc(commits, func(a, b commit) int { return cmp.Compare(b.time, a.time) })
 	for _, c := range commits {
+		if s.enough(nameWorkMost) {
+			break
+		}
 		s.see(c.i, standing{kind: plumbing.CommitObject})
 		if root, ok := s.object(c.tree); ok {
 			if err := s.tree(root); err != nil {
 				return err
 			}
 		}
-		if s.work <= 0 {
-			s.rest = true
-			return nil
-		}
 	}
 	return nil
+}
+
+// enough says whether it is time to stop.
+func (s *searcher) enough(most int64) bool {
+	if s.work <= 0 || most-s.work > workLeast && s.hurry != nil && s.hurry() {
+		s.rest = true
+		return true
+	}
+	return false
 }
 
 // commitHead reads a commit's tree, and when it was made, in seconds.
@@ -247,7 +260,7 @@ func (s *searcher) tree(root int32) error {
 		return nil
 	}
 	todo := []int32{root}
-	for len(todo) > 0 && s.work > 0 {
+	for len(todo) > 0 && !s.enough(nameWorkMost) {
 		i := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		kind, b, err := s.content(i, s.buf, searchAbove)

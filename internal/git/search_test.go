@@ -120,7 +120,7 @@ func (p *pushes) merge() error {
 	}
 	name, searched := "", false
 	err = keep(p.dir, func(f *os.File) (x *indexer, err error) {
-		x, searched, err = merge(p.t.Context(), f, list, filepath.Dir(f.Name()))
+		x, searched, err = merge(p.t.Context(), f, list, filepath.Dir(f.Name()), nil)
 		if err == nil {
 			name = packName(p.dir, x)
 		}
@@ -361,7 +361,7 @@ func TestSearchHoldsLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSearcher(m, t.TempDir())
+	s := newSearcher(m, t.TempDir(), nil)
 	defer s.close()
 	objects, err := s.begin()
 	if err != nil {
@@ -424,7 +424,7 @@ func TestSearchEndsWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := merge(ctx, new(bytes.Buffer), list, t.TempDir()); !errors.Is(err, context.Canceled) {
+	if _, _, err := merge(ctx, new(bytes.Buffer), list, t.TempDir(), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("a canceled merge gives %v", err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 const (
 	mergeObjects = 1 << 19 // objects that are looked at at a time; larger packs stay as they are
 	mergeDepth   = 50      // deltas upon deltas, where there is a choice; git's own is the same
+	worthSearch  = 20      // of which one part is saved, or it is not searched again
 	shallowMost  = 1000    // shallow commits, of which servers are told at each fetch
 )
 
@@ -43,42 +44,74 @@ func (m *Mirror) tidy(ctx context.Context) error {
 	if err = errors.Join(err, lost); err != nil {
 		return m.doubt(err)
 	}
+	searched := map[string]bool{}
+	for _, p := range list {
+		if p.searched = m.searched[p.path]; p.searched {
+			searched[p.path] = true
+		}
+	}
+	m.searched = searched
 	chosen := geometric(list)
+	if i := slices.IndexFunc(list, func(p *packFile) bool { return p.path == m.unfinished }); i >= 0 && !slices.Contains(chosen, list[i]) {
+		chosen = append(chosen, list[i])
+	}
+	m.unfinished = ""
 	if len(chosen) < 2 {
 		return nil
 	}
-	for _, p := range chosen {
-		p.searched = m.searched[p.path]
+	for {
+		p, err := m.join(ctx, chosen)
+		if err != nil {
+			return m.doubt(err)
+		}
+		list = append(list, p)
+		size := int64(0)
+		for _, p := range chosen {
+			size += p.size
+		}
+		// What takes longer than one search goes on as long as it is worth it.
+		if p.searched || p.size > size-size/worthSearch {
+			return nil
+		}
+		if m.awaited() {
+			m.unfinished = p.path
+			return nil
+		}
+		chosen = []*packFile{p}
 	}
+}
+
+// join makes one pack of some, and gives it.
+func (m *Mirror) join(ctx context.Context, chosen []*packFile) (*packFile, error) {
 	name, searched := "", false
-	err = keep(m.dir, func(f *os.File) (x *indexer, err error) {
-		x, searched, err = merge(ctx, f, chosen, filepath.Dir(f.Name()))
+	err := keep(m.dir, func(f *os.File) (x *indexer, err error) {
+		x, searched, err = merge(ctx, f, chosen, filepath.Dir(f.Name()), m.awaited)
 		if err == nil {
 			name = packName(m.dir, x)
 		}
 		return x, err
 	})
 	if err != nil {
-		return m.doubt(err)
+		return nil, err
 	}
 	m.renewed.Add(1)
-	before := m.searched
-	m.searched = map[string]bool{name: searched}
-	for _, p := range list {
-		if before[p.path] && !slices.Contains(chosen, p) {
-			m.searched[p.path] = true
-		}
-	}
 	for _, p := range chosen {
 		if p.path == name {
 			continue
 		}
 		// The pack first: an index without one counts for nothing.
 		if err := errors.Join(os.Remove(p.path+".pack"), os.Remove(p.path+".idx")); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	if searched {
+		m.searched[name] = true
+	}
+	p, err := openPack(name)
+	if err == nil {
+		p.searched = searched
+	}
+	return p, err
 }
 
 // doubt has a mirror fetched anew the next time when it is damaged.
@@ -146,14 +179,14 @@ type merged struct {
 	busy   bool // it is being chosen
 }
 
-// merge writes one pack of several. tmp is a directory for what is found;
-// searched says whether that is all that can be.
-func merge(ctx context.Context, f io.Writer, list []*packFile, tmp string) (x *indexer, searched bool, err error) {
+// merge writes one pack of several. tmp is a directory for what is found, hurry
+// says whether somebody waits, and searched whether all was that could be.
+func merge(ctx context.Context, f io.Writer, list []*packFile, tmp string, hurry func() bool) (x *indexer, searched bool, err error) {
 	m, err := newMerger(ctx, list)
 	if err != nil {
 		return nil, false, err
 	}
-	s := newSearcher(m, tmp)
+	s := newSearcher(m, tmp, hurry)
 	defer s.close()
 	if err := s.search(); err != nil {
 		return nil, false, err
