@@ -53,7 +53,7 @@ type place struct {
 	// Packs, without their endings, in which no more deltas are to be found, and
 	// one in which there are. Whoever holds the lock may use them.
 	searched   map[string]bool
-	unfinished string
+	unfinished unfinished
 
 	mu      sync.Mutex
 	waiting map[plumbing.Hash]int // commits that are waited for, and by how many

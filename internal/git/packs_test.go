@@ -83,6 +83,76 @@ func TestMirrorOfManyPushesStaysSmall(t *testing.T) {
 	}
 }
 
+// A year of them is measured by go run ./bench year.
+func TestMirrorStaysSmallWhateverServersSend(t *testing.T) {
+	git.SetPacksMost(t, 4)
+	const pushes, count = 60, 20
+	project := func(t *testing.T) *repo {
+		r := newRepo(t, "--bare")
+		rng := rand.New(rand.NewPCG(1, 2))
+		var in bytes.Buffer
+		texts := make([][]string, count)
+		for n := range pushes {
+			fmt.Fprintf(&in, "commit refs/heads/main\ncommitter a <a@example.com> %d +0000\ndata 4\npush\n", 1700000000+n)
+			for i := range count {
+				if n > 0 && i != n%count && i != 0 {
+					continue
+				}
+				for len(texts[i]) < 100 {
+					texts[i] = append(texts[i], fmt.Sprintf("line %d of file %d: %x\n", len(texts[i]), i, rng.Uint64()))
+				}
+				texts[i][rng.IntN(100)] = fmt.Sprintf("changed by push %d: %x\n", n, rng.Uint64())
+				text := strings.Join(texts[i], "")
+				fmt.Fprintf(&in, "M 100644 inline dir%d/file%d.go\ndata %d\n%s\n", i%7, i, len(text), text)
+			}
+		}
+		cmd := exec.Command("git", "fast-import", "--quiet")
+		cmd.Dir, cmd.Stdin = r.dir, &in
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return r
+	}
+	packs := func(dir string) int64 { return below(t, filepath.Join(dir, "objects", "pack")) }
+	for _, tt := range []struct {
+		name string
+		pack []string
+	}{
+		{"good deltas", []string{"-c", "repack.writeBitmaps=false", "repack", "-q", "-a", "-d", "-f"}},
+		{"whole objects", []string{"repack", "-q", "-a", "-d", "-f", "-b"}},
+		{"bad deltas", []string{"rev-parse", "main"}}, // those of fast-import
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := project(t)
+			list := strings.Fields(r.git("rev-list", "--reverse", "main"))
+			gc := project(t)
+			gc.git("-c", "repack.writeBitmaps=false", "repack", "-q", "-a", "-d", "-f")
+			r.git(tt.pack...)
+			s := serve(t, filepath.Dir(r.dir), "")
+			m := mirrors(t).Mirror(git.Remote{Repository: "example.com/r", URL: s.URL + "/" + filepath.Base(r.dir)})
+			for _, sha := range list {
+				r.write("refs/heads/main", sha+"\n")
+				if _, err := m.Fetch(t.Context(), sha, "refs/heads/main"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.Settle()
+			mirror := &repo{t, m.Dir()}
+			mirror.git("fsck", "--full", "--strict")
+			for _, sha := range []string{list[0], list[pushes/2], list[pushes-1]} {
+				if got := files(t, m, sha); len(got) != count || got["dir0/file0.go"] != "file:"+r.git("show", sha+":dir0/file0.go")+"\n" {
+					t.Errorf("%s has %d files", sha, len(got))
+				}
+			}
+			if ours, theirs := packs(m.Dir()), packs(gc.dir); float64(ours) > 1.5*float64(theirs) {
+				t.Errorf("the mirror has %d bytes, git gc's %d", ours, theirs)
+			} else {
+				t.Logf("the mirror has %d bytes, git gc's %d", ours, theirs)
+			}
+		})
+	}
+}
+
 func TestNextFetchBringsOnlyWhatIsNew(t *testing.T) {
 	r := newRepo(t)
 	random := make([]byte, 400<<10)

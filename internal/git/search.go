@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -26,17 +25,25 @@ const (
 	searchDepth  = 200      // deltas upon deltas; they are the oldest versions, which hardly anybody reads
 	searchLeast  = 50       // bytes of an object; git's own
 	searchAbove  = streamAbove
-	poorAbove    = 512     // bytes of a delta, compressed, that may be a poor one
-	loadCost     = 2 << 10 // bytes that might be searched in the time that it takes to look for an object
-	nameWorkMost = 512 << 20
-	workLeast    = 128 << 20
+	poorAbove    = 512       // bytes of a delta, compressed, that may be a poor one
+	loadCost     = 2 << 10   // bytes that might be compared in the time that it takes to find an object
+	nameWorkMost = 512 << 20 // bytes of commits, and of trees, that are read for names: those of 250,000 or so
 )
 
-// searchWorkMost is how many bytes are compared at a time, about two seconds,
-// and nameWorkMost how many of commits and trees are read for names; workLeast
-// is how many of each when a fetch waits for the end. What is not searched by
-// then is the next time.
-var searchWorkMost = int64(1 << 30)
+// What is compared at a time, in bytes: up to about half a minute of it, but no
+// more than a quarter of a second when somebody waits for the end. The rest is
+// searched the next time.
+var (
+	searchWorkMost  = int64(16 << 30)
+	searchWorkLeast = int64(128 << 20)
+)
+
+// searching says how deltas are searched.
+type searching struct {
+	tmp     string      // a directory for what is found
+	from    standing    // where to begin
+	awaited func() bool // whether somebody waits; nil: nobody does
+}
 
 // standing is where an object stands in the trees, and among its deltas.
 type standing struct {
@@ -48,14 +55,15 @@ type standing struct {
 
 // searcher finds deltas for the objects of a merger.
 type searcher struct {
+	searching
 	*merger
 	o     packs
 	info  []standing
 	turns int32
-	work  int64 // that is left
-	rest  bool  // not all was searched
-	hurry func() bool
 	buf   []byte
+
+	spent   int64 // bytes that were read and compared
+	hurried bool  // somebody waited
 
 	window, roots []*neighbor // the newest last
 	held          int         // bytes
@@ -69,40 +77,38 @@ type searcher struct {
 	packed bytes.Buffer
 }
 
-// newSearcher searches what a merger has. hurry says whether somebody waits;
-// nil: nobody does.
-func newSearcher(m *merger, tmp string, hurry func() bool) *searcher {
-	return &searcher{merger: m, o: packs{tmp: tmp, list: m.packs}, info: make([]standing, len(m.done)), hurry: hurry}
+func newSearcher(m *merger, how searching) *searcher {
+	return &searcher{searching: how, merger: m, o: packs{tmp: how.tmp, list: m.packs}, info: make([]standing, len(m.done))}
 }
 
-// search finds deltas for what the packs hold whole.
-func (s *searcher) search() error {
+// search finds deltas for what the packs hold whole. left is where it was not
+// done yet; nil: all was searched.
+func (s *searcher) search() (left *standing, err error) {
 	list, err := s.begin()
-	if err != nil || len(list) == 0 {
-		return err
+	if err != nil {
+		return nil, err
 	}
-	// Another part of the list is the first one each time, lest the rest never
-	// has its turn.
-	first := 0
-	for _, c := range []byte(filepath.Base(s.packs[0].path)) {
-		first = (first*31 + int(c)) % len(list)
+	if s.hurried {
+		return &standing{}, nil
 	}
-	for first > 0 && s.info[list[first]].path == s.info[list[first-1]].path {
-		first--
-	}
-	s.work = searchWorkMost
-	for _, part := range [][]int32{list[first:], list[:first]} {
-		s.forget()
-		for _, i := range part {
-			if s.enough(searchWorkMost) {
-				break
-			}
-			if err := s.next(i); err != nil {
-				return err
-			}
+	first, _ := slices.BinarySearchFunc(list, s.from, func(i int32, from standing) int { return s.info[i].compare(from) })
+	s.spent = 0
+	for _, i := range list[first:] {
+		if s.spent > searchWorkMost || s.hurry() {
+			left = &s.info[i]
+			break
+		}
+		if err := s.next(i); err != nil {
+			return nil, err
 		}
 	}
-	return s.found.Flush()
+	return left, s.found.Flush()
+}
+
+// hurry says whether it is time to end for who waits.
+func (s *searcher) hurry() bool {
+	s.hurried = s.hurried || s.spent > searchWorkLeast && s.awaited != nil && s.awaited()
+	return s.hurried
 }
 
 // begin gives the objects that are searched, in their order.
@@ -113,7 +119,7 @@ func (s *searcher) begin() ([]int32, error) {
 	list := s.list()
 	s.heights()
 	var err error
-	if s.file, err = (&spool{s.o.tmp}).file(); err != nil {
+	if s.file, err = (&spool{s.tmp}).file(); err != nil {
 		return nil, err
 	}
 	s.found = bufio.NewWriterSize(s.file, 64<<10)
@@ -159,7 +165,7 @@ func (s *searcher) content(i int32, buf []byte, room int64) (plumbing.ObjectType
 	}
 	at := &s.all[s.done[i].choice]
 	kind, b, err := s.o.load(s.packs[at.pack], at.from, buf, room)
-	s.work -= loadCost + int64(len(b))
+	s.spent += loadCost + int64(len(b))
 	if err != nil {
 		return kind, nil, err
 	}
@@ -185,9 +191,8 @@ func (s *searcher) names() error {
 	slices.SortStableFunc(byPack, func(a, b int32) int {
 		return cmp.Compare(s.all[s.done[a].choice].pack, s.all[s.done[b].choice].pack)
 	})
-	s.work = nameWorkMost
 	for _, i := range byPack {
-		if s.enough(nameWorkMost) {
+		if s.spent > nameWorkMost || s.hurry() {
 			break
 		}
 		kind, b, err := s.content(i, s.buf, searchAbove)
@@ -202,12 +207,9 @@ func (s *searcher) names() error {
 			commits = append(commits, commit{i, tree, time})
 		}
 	}
-	s.work = nameWorkMost
+	s.spent = 0
 	slices.SortStableFunc(commits, func(a, b commit) int { return cmp.Compare(b.time, a.time) })
 	for _, c := range commits {
-		if s.enough(nameWorkMost) {
-			break
-		}
 		s.see(c.i, standing{kind: plumbing.CommitObject})
 		if root, ok := s.object(c.tree); ok {
 			if err := s.tree(root); err != nil {
@@ -216,15 +218,6 @@ func (s *searcher) names() error {
 		}
 	}
 	return nil
-}
-
-// enough says whether it is time to stop.
-func (s *searcher) enough(most int64) bool {
-	if s.work <= 0 || most-s.work > workLeast && s.hurry != nil && s.hurry() {
-		s.rest = true
-		return true
-	}
-	return false
 }
 
 // commitHead reads a commit's tree, and when it was made, in seconds.
@@ -260,7 +253,7 @@ func (s *searcher) tree(root int32) error {
 		return nil
 	}
 	todo := []int32{root}
-	for len(todo) > 0 && !s.enough(nameWorkMost) {
+	for len(todo) > 0 && s.spent <= nameWorkMost && !s.hurry() {
 		i := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		kind, b, err := s.content(i, s.buf, searchAbove)
@@ -318,10 +311,14 @@ func (s *searcher) list() (list []int32) {
 		}
 	}
 	slices.SortFunc(list, func(a, b int32) int {
-		x, y := &s.info[a], &s.info[b]
-		return cmp.Or(cmp.Compare(y.kind, x.kind), cmp.Compare(x.name, y.name), cmp.Compare(x.path, y.path), cmp.Compare(x.turn, y.turn))
+		return cmp.Or(s.info[a].compare(s.info[b]), cmp.Compare(s.info[a].turn, s.info[b].turn))
 	})
 	return list
+}
+
+// compare puts trees before files, and like names beside each other.
+func (d standing) compare(other standing) int {
+	return cmp.Or(cmp.Compare(d.kind, other.kind), cmp.Compare(d.name, other.name), cmp.Compare(d.path, other.path))
 }
 
 // heights finds out how many deltas there are upon each object.
@@ -490,7 +487,7 @@ func (s *searcher) most(i int32) (int, error) {
 			return 0, nil
 		}
 		p := s.packs[at.pack]
-		s.work -= loadCost
+		s.spent += loadCost
 		var err error
 		if made, err = deltaMakes(p, at.from+int64(at.head)); err != nil {
 			return 0, p.bad(err)
@@ -541,11 +538,11 @@ func (s *searcher) try(c, b *neighbor, limit int) (bool, error) {
 		b.index.make(b.content)
 		b.indexed = true
 		s.hold(b)
-		s.work -= int64(len(b.content))
+		s.spent += int64(len(b.content))
 	}
 	var ok bool
 	s.delta, ok = b.index.encode(s.delta, c.content, limit)
-	s.work -= int64(len(c.content))
+	s.spent += int64(len(c.content))
 	return ok, nil
 }
 

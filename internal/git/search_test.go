@@ -118,9 +118,9 @@ func (p *pushes) merge() error {
 	for _, pack := range list {
 		pack.searched = p.searched[pack.path]
 	}
-	name, searched := "", false
-	err = keep(p.dir, func(f *os.File) (x *indexer, err error) {
-		x, searched, err = merge(p.t.Context(), f, list, filepath.Dir(f.Name()), nil)
+	name := ""
+	err = keep(p.dir, func(f *os.File) (*indexer, error) {
+		x, _, err := merge(p.t.Context(), f, list, searching{tmp: filepath.Dir(f.Name())})
 		if err == nil {
 			name = packName(p.dir, x)
 		}
@@ -136,7 +136,7 @@ func (p *pushes) merge() error {
 			}
 		}
 	}
-	p.last, p.searched = name, map[string]bool{name: searched}
+	p.last, p.searched = name, map[string]bool{name: true}
 	return nil
 }
 
@@ -230,34 +230,46 @@ func TestWholeObjectsBecomeDeltas(t *testing.T) {
 	}
 }
 
-func TestSearchGoesOnTheNextTime(t *testing.T) {
-	old := searchWorkMost
-	searchWorkMost = 1 << 20
-	defer func() { searchWorkMost = old }()
-	p := newPushes(t)
-	rng := rand.New(rand.NewPCG(1, 2))
-	files := map[string][]byte{}
-	for i := range 10 {
-		files[fmt.Sprintf("file%d", i)] = noise(byte(i), 10<<10)
-	}
-	for range 6 {
-		for name := range files {
-			files[name] = edited(rng, files[name], 1)
-		}
-		p.push(files)
-	}
-	var sizes []int64
-	for range 12 {
-		sizes = append(sizes, p.size())
-		if err := p.merge(); err != nil {
-			t.Fatal(err)
-		}
-		// Another pack has another name, and so begins the list elsewhere.
-		p.push(files)
-	}
-	p.check()
-	if first, last := sizes[1], sizes[len(sizes)-1]; first < 300<<10 || last > 130<<10 {
-		t.Errorf("the sizes are %d: all in one, or never done", sizes)
+// What takes longer than one search goes on, at once or the next time.
+func TestSearchGoesOnUntilAllIsFound(t *testing.T) {
+	most, least := searchWorkMost, searchWorkLeast
+	defer func() { searchWorkMost, searchWorkLeast = most, least }()
+	for name, awaited := range map[string]bool{"there is much": false, "a fetch waits": true} {
+		t.Run(name, func(t *testing.T) {
+			p := newPushes(t)
+			rng := rand.New(rand.NewPCG(1, 2))
+			files := map[string][]byte{}
+			for i := range 10 {
+				files[fmt.Sprintf("file%d", i)] = noise(byte(i), 10<<10)
+			}
+			for range 6 {
+				for name := range files {
+					files[name] = edited(rng, files[name], 1)
+				}
+				p.push(files)
+			}
+			m := &Mirror{dir: p.dir, place: &place{}}
+			done := func() {}
+			searchWorkMost = 1 << 20
+			if awaited {
+				searchWorkMost, searchWorkLeast = most, 1<<20
+				done = m.wait(p.parent)
+			}
+			var sizes []int64
+			for len(sizes) == 0 || m.unfinished.path != "" && len(sizes) < 30 {
+				if err := m.tidy(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				done()
+				done = func() {}
+				sizes = append(sizes, p.size())
+				p.push(files)
+			}
+			p.check()
+			if last := sizes[len(sizes)-1]; last > 130<<10 || sizes[0] < 300<<10 {
+				t.Errorf("the sizes are %d: all in one, or never done", sizes)
+			}
+		})
 	}
 }
 
@@ -361,13 +373,12 @@ func TestSearchHoldsLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSearcher(m, t.TempDir(), nil)
+	s := newSearcher(m, searching{tmp: t.TempDir()})
 	defer s.close()
 	objects, err := s.begin()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.work = searchWorkMost
 	for _, i := range objects {
 		if err := s.next(i); err != nil {
 			t.Fatal(err)
@@ -424,7 +435,7 @@ func TestSearchEndsWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := merge(ctx, new(bytes.Buffer), list, t.TempDir(), nil); !errors.Is(err, context.Canceled) {
+	if _, _, err := merge(ctx, new(bytes.Buffer), list, searching{tmp: t.TempDir()}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a canceled merge gives %v", err)
 	}
 }

@@ -23,7 +23,6 @@ import (
 const (
 	mergeObjects = 1 << 19 // objects that are looked at at a time; larger packs stay as they are
 	mergeDepth   = 50      // deltas upon deltas, where there is a choice; git's own is the same
-	worthSearch  = 20      // of which one part is saved, or it is not searched again
 	shallowMost  = 1000    // shallow commits, of which servers are told at each fetch
 )
 
@@ -51,41 +50,35 @@ func (m *Mirror) tidy(ctx context.Context) error {
 		}
 	}
 	m.searched = searched
-	chosen := geometric(list)
-	if i := slices.IndexFunc(list, func(p *packFile) bool { return p.path == m.unfinished }); i >= 0 && !slices.Contains(chosen, list[i]) {
-		chosen = append(chosen, list[i])
-	}
-	m.unfinished = ""
-	if len(chosen) < 2 {
-		return nil
-	}
-	for {
-		p, err := m.join(ctx, chosen)
+	if chosen := geometric(list); len(chosen) > 1 {
+		p, err := m.join(ctx, chosen, standing{})
 		if err != nil {
 			return m.doubt(err)
 		}
 		list = append(list, p)
-		size := int64(0)
-		for _, p := range chosen {
-			size += p.size
-		}
-		// What takes longer than one search goes on as long as it is worth it.
-		if p.searched || p.size > size-size/worthSearch {
+		if m.unfinished.path == p.path {
 			return nil
 		}
-		if m.awaited() {
-			m.unfinished = p.path
-			return nil
-		}
-		chosen = []*packFile{p}
 	}
+	// What there was no time for the last time.
+	i := slices.IndexFunc(list, func(p *packFile) bool { return p.path == m.unfinished.path })
+	if i < 0 || m.awaited() {
+		return nil
+	}
+	p, err := m.join(ctx, list[i:i+1], m.unfinished.from)
+	if err == nil {
+		list = append(list, p)
+	}
+	return m.doubt(err)
 }
 
-// join makes one pack of some, and gives it.
-func (m *Mirror) join(ctx context.Context, chosen []*packFile) (*packFile, error) {
-	name, searched := "", false
+// join makes one pack of some, and gives it. Deltas are searched from a place
+// on.
+func (m *Mirror) join(ctx context.Context, chosen []*packFile, from standing) (*packFile, error) {
+	name := ""
+	var left *standing
 	err := keep(m.dir, func(f *os.File) (x *indexer, err error) {
-		x, searched, err = merge(ctx, f, chosen, filepath.Dir(f.Name()), m.awaited)
+		x, left, err = merge(ctx, f, chosen, searching{tmp: filepath.Dir(f.Name()), from: from, awaited: m.awaited})
 		if err == nil {
 			name = packName(m.dir, x)
 		}
@@ -96,6 +89,9 @@ func (m *Mirror) join(ctx context.Context, chosen []*packFile) (*packFile, error
 	}
 	m.renewed.Add(1)
 	for _, p := range chosen {
+		if p.path == m.unfinished.path {
+			m.unfinished = unfinished{}
+		}
 		if p.path == name {
 			continue
 		}
@@ -104,14 +100,18 @@ func (m *Mirror) join(ctx context.Context, chosen []*packFile) (*packFile, error
 			return nil, err
 		}
 	}
-	if searched {
+	if left == nil {
 		m.searched[name] = true
+	} else {
+		m.unfinished = unfinished{name, *left}
 	}
-	p, err := openPack(name)
-	if err == nil {
-		p.searched = searched
-	}
-	return p, err
+	return openPack(name)
+}
+
+// unfinished is a pack in which deltas were not searched from a place on.
+type unfinished struct {
+	path string // without its ending
+	from standing
 }
 
 // doubt has a mirror fetched anew the next time when it is damaged.
@@ -179,28 +179,28 @@ type merged struct {
 	busy   bool // it is being chosen
 }
 
-// merge writes one pack of several. tmp is a directory for what is found, hurry
-// says whether somebody waits, and searched whether all was that could be.
-func merge(ctx context.Context, f io.Writer, list []*packFile, tmp string, hurry func() bool) (x *indexer, searched bool, err error) {
+// merge writes one pack of several. left is where deltas were not searched yet;
+// nil: all were.
+func merge(ctx context.Context, f io.Writer, list []*packFile, how searching) (x *indexer, left *standing, err error) {
 	m, err := newMerger(ctx, list)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
-	s := newSearcher(m, tmp, hurry)
+	s := newSearcher(m, how)
 	defer s.close()
-	if err := s.search(); err != nil {
-		return nil, false, err
+	if left, err = s.search(); err != nil {
+		return nil, nil, err
 	}
 	if m.p, err = newPacker(f, len(m.done)); err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	for _, i := range s.order() {
 		if err := m.write(i); err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 	}
 	x, err = m.p.end()
-	return x, !s.rest, err
+	return x, left, err
 }
 
 // newMerger reads what packs have, and chooses how each object is stored.
