@@ -182,6 +182,43 @@ func TestNextFetchBringsOnlyWhatIsNew(t *testing.T) {
 	}
 }
 
+func TestCloseLeavesMirrorsWhole(t *testing.T) {
+	git.SetPacksMost(t, 2)
+	r := newRepo(t)
+	for i := range 100 {
+		r.write(fmt.Sprintf("f%d", i), strings.Repeat(fmt.Sprint(i), 1000))
+	}
+	all := mirrors(t)
+	s := serve(t, filepath.Dir(r.dir), "")
+	m := all.Mirror(git.Remote{Repository: "example.com/r", URL: s.URL + "/" + filepath.Base(r.dir) + "/.git"})
+	fetch := func(i int) {
+		sha := r.commit("a", fmt.Sprint("push ", i))
+		if got, err := m.Fetch(t.Context(), sha, "refs/heads/main"); got != sha || err != nil {
+			t.Fatalf("%s, %v", got, err)
+		}
+	}
+	look := func() int {
+		(&repo{t, m.Dir()}).git("fsck", "--full", "--strict")
+		list, err := filepath.Glob(filepath.Join(m.Dir(), "objects/pack/*"))
+		if err != nil || len(list)%2 != 0 {
+			t.Errorf("there are %v, %v", list, err)
+		}
+		return len(list) / 2
+	}
+	for i := range 3 {
+		fetch(i)
+	}
+	all.Close() // while three packs are made one
+	before := look()
+	// A fetch that is at it ends, and has nothing done after it.
+	for i := range 3 {
+		fetch(3 + i)
+	}
+	if after := look(); after != before+3 {
+		t.Errorf("%d packs became %d", before, after)
+	}
+}
+
 func TestReaderGoesOnWhenItsPackIsGone(t *testing.T) {
 	git.SetPacksMost(t, 2)
 	r := newRepo(t)
