@@ -4,14 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"errors"
-	"fmt"
 	"hash/crc32"
 	"os"
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/klauspost/compress/zlib"
 )
 
@@ -43,14 +40,6 @@ type searching struct {
 	tmp     string      // a directory for what is found
 	from    standing    // where to begin
 	awaited func() bool // whether somebody waits; nil: nobody does
-}
-
-// standing is where an object stands in the trees, and among its deltas.
-type standing struct {
-	name, path uint32 // a sum that is near for like names, and one that is another for each path
-	turn       int32  // how many are newer; 0: it is in no tree that was read
-	kind       plumbing.ObjectType
-	height     int32 // deltas upon deltas upon it
 }
 
 // searcher finds deltas for the objects of a merger.
@@ -173,154 +162,6 @@ func (s *searcher) content(i int32, buf []byte, room int64) (plumbing.ObjectType
 	return kind, b, newVerifier(nil, kind, int64(len(b)), at.id).all(b)
 }
 
-// names finds out what the objects are called, and how old they are.
-func (s *searcher) names() error {
-	type commit struct {
-		i    int32
-		tree plumbing.Hash
-		time int64
-	}
-	var commits []commit
-	byPack := make([]int32, 0, len(s.done))
-	for i := range s.done {
-		if s.done[i].kind == plumbing.CommitObject {
-			byPack = append(byPack, int32(i))
-		}
-	}
-	// The small packs come first, and are the new ones.
-	slices.SortStableFunc(byPack, func(a, b int32) int {
-		return cmp.Compare(s.all[s.done[a].choice].pack, s.all[s.done[b].choice].pack)
-	})
-	for _, i := range byPack {
-		if s.spent > nameWorkMost || s.hurry() {
-			break
-		}
-		kind, b, err := s.content(i, s.buf, searchAbove)
-		if errors.Is(err, errLarge) || err == nil && kind != plumbing.CommitObject {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		s.buf = b
-		if tree, time, ok := commitHead(b); ok {
-			commits = append(commits, commit{i, tree, time})
-		}
-	}
-	s.spent = 0
-	slices.SortStableFunc(commits, func(a, b commit) int { return cmp.Compare(b.time, a.time) })
-	for _, c := range commits {
-		s.see(c.i, standing{kind: plumbing.CommitObject})
-		if root, ok := s.object(c.tree); ok {
-			if err := s.tree(root); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// commitHead reads a commit's tree, and when it was made, in seconds.
-func commitHead(b []byte) (tree plumbing.Hash, time int64, ok bool) {
-	p, ok := bytes.CutPrefix(b, []byte("tree "))
-	if !ok || len(p) < 2*len(tree) || !plumbing.IsHash(string(p[:2*len(tree)])) {
-		return tree, 0, false
-	}
-	tree = plumbing.NewHash(string(p[:2*len(tree)]))
-	head, _, _ := bytes.Cut(p, []byte("\n\n"))
-	_, who, _ := bytes.Cut(head, []byte("\ncommitter "))
-	who, _, _ = bytes.Cut(who, []byte("\n"))
-	if _, err := fmt.Sscan(string(who[bytes.LastIndexByte(who, '>')+1:]), &time); err != nil {
-		time = 0
-	}
-	return tree, time, true
-}
-
-// see notes where an object stands, unless it was seen before.
-func (s *searcher) see(i int32, at standing) bool {
-	if s.info[i].turn > 0 {
-		return false
-	}
-	s.turns++
-	at.turn = s.turns
-	s.info[i] = at
-	return true
-}
-
-// tree reads what is below a tree that nothing is above of.
-func (s *searcher) tree(root int32) error {
-	if !s.see(root, standing{kind: plumbing.TreeObject, path: pathStart}) {
-		return nil
-	}
-	todo := []int32{root}
-	for len(todo) > 0 && s.spent <= nameWorkMost && !s.hurry() {
-		i := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		kind, b, err := s.content(i, s.buf, searchAbove)
-		if errors.Is(err, errLarge) || err == nil && kind != plumbing.TreeObject {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		s.buf = b
-		list, err := parseTree(b)
-		if err != nil {
-			continue // it is as it was pushed
-		}
-		for _, e := range list {
-			child, ok := s.object(e.hash)
-			if !ok || e.mode == filemode.Submodule {
-				continue
-			}
-			kind := plumbing.BlobObject
-			if e.mode == filemode.Dir {
-				kind = plumbing.TreeObject
-			}
-			if s.see(child, s.info[i].below(kind, e.name)) && kind == plumbing.TreeObject {
-				todo = append(todo, child)
-			}
-		}
-	}
-	return nil
-}
-
-const pathStart = 2166136261 // of FNV-1
-
-// below is where an entry of a directory stands. The end of a path counts the
-// most in the sum of its name, so that files of one name in many directories,
-// and those with one ending, stand together.
-//
-// Source: git's pack_name_hash (pack-objects.h).
-func (d standing) below(kind plumbing.ObjectType, name string) standing {
-	next := standing{name: d.name, path: d.path, kind: kind}
-	for _, c := range []byte("/" + name) {
-		next.path = (next.path ^ uint32(c)) * 16777619
-		if c > ' ' && (c != '/' || d.path != pathStart) {
-			next.name = next.name>>2 + uint32(c)<<24
-		}
-	}
-	return next
-}
-
-// list is what is searched, in the order in which like stands beside like.
-func (s *searcher) list() (list []int32) {
-	for i := range s.info {
-		if d := &s.info[i]; d.turn > 0 && d.kind != plumbing.CommitObject {
-			list = append(list, int32(i))
-		}
-	}
-	slices.SortFunc(list, func(a, b int32) int {
-		return cmp.Or(s.info[a].compare(s.info[b]), cmp.Compare(s.info[a].turn, s.info[b].turn))
-	})
-	return list
-}
-
-// compare puts trees before files, and like names beside each other.
-func (d standing) compare(other standing) int {
-	return cmp.Or(cmp.Compare(d.kind, other.kind), cmp.Compare(d.name, other.name), cmp.Compare(d.path, other.path))
-}
-
 // heights finds out how many deltas there are upon each object.
 func (s *searcher) heights() {
 	order := make([]int32, len(s.done))
@@ -333,99 +174,6 @@ func (s *searcher) heights() {
 			s.info[base].height = max(s.info[base].height, s.info[i].height+1)
 		}
 	}
-}
-
-// neighbor is an object that others are held against.
-type neighbor struct {
-	i             int32
-	kind          plumbing.ObjectType
-	content       []byte
-	index         deltaIndex
-	read, indexed bool
-	gone          bool // it is in the window no more
-	bytes         int
-}
-
-func (s *searcher) neighbor(i int32) *neighbor {
-	c := &neighbor{}
-	if n := len(s.free); n > 0 {
-		c, s.free = s.free[n-1], s.free[:n-1]
-	}
-	*c = neighbor{i: i, content: c.content, index: c.index}
-	return c
-}
-
-// forget empties the window.
-func (s *searcher) forget() {
-	for _, list := range []*[]*neighbor{&s.window, &s.roots} {
-		for len(*list) > 0 {
-			s.shift(list)
-		}
-	}
-}
-
-// shift takes the first out of a list.
-func (s *searcher) shift(list *[]*neighbor) {
-	s.drop((*list)[0])
-	*list = append((*list)[:0], (*list)[1:]...)
-}
-
-func (s *searcher) drop(c *neighbor) {
-	const most = 256 << 10 // bytes that are kept for the next one
-	s.held -= c.bytes
-	c.gone = true
-	if cap(c.content)+c.index.bytes() <= most {
-		s.free = append(s.free, c)
-	}
-}
-
-// push adds a neighbor to the window, and takes out what has no place in it.
-func (s *searcher) push(c *neighbor) {
-	s.window = append(s.window, c)
-	if len(s.window) <= windowMost {
-		return
-	}
-	if old := s.window[0]; s.done[old.i].base < 0 {
-		s.window = append(s.window[:0], s.window[1:]...)
-		s.roots = append(s.roots, old)
-	} else {
-		s.shift(&s.window)
-	}
-	if len(s.roots) > windowRoots {
-		s.shift(&s.roots)
-	}
-}
-
-// hold counts what a neighbor takes. Of the others, the oldest go when that is
-// too much.
-func (s *searcher) hold(c *neighbor) {
-	now := cap(c.content) + c.index.bytes()
-	s.held += now - c.bytes
-	c.bytes = now
-	for _, list := range []*[]*neighbor{&s.roots, &s.window} {
-		for s.held > windowBytes && len(*list) > 0 && (*list)[0] != c {
-			s.shift(list)
-		}
-	}
-}
-
-// read reads what a neighbor has. Not ok: it is not what it was taken for, or
-// too large.
-func (s *searcher) read(c *neighbor) (ok bool, err error) {
-	if c.read {
-		return c.kind == s.info[c.i].kind, nil
-	}
-	kind, b, err := s.content(c.i, c.content, searchAbove)
-	if err != nil && !errors.Is(err, errLarge) {
-		return false, err
-	}
-	c.read = true
-	if err != nil {
-		return false, nil // and no kind: it is none that is looked for
-	}
-	c.kind, c.content = kind, b
-	s.hold(c)
-	return kind == s.info[c.i].kind, nil
 }
 
 // next looks for a delta for an object, if it wants one, and has others held
@@ -505,8 +253,7 @@ func (s *searcher) most(i int32) (int, error) {
 
 // find looks for the best delta for an object.
 func (s *searcher) find(c *neighbor, most int) error {
-	best, depthBest := int32(-1), 1
-	s.best = s.best[:0]
+	best, depthBest, any := int32(-1), 1, most
 	for _, list := range [][]*neighbor{slices.Clone(s.window), slices.Clone(s.roots)} {
 		for _, b := range slices.Backward(list) {
 			depth, ok := s.depth(b.i, c.i)
@@ -514,7 +261,7 @@ func (s *searcher) find(c *neighbor, most int) error {
 				continue
 			}
 			// What is read in fewer steps may be a little longer.
-			limit := most * (searchDepth - depth) / (searchDepth - depthBest + 1)
+			limit := min(most*(searchDepth-depth)/(searchDepth-depthBest+1), any)
 			if ok, err := s.try(c, b, limit); err != nil {
 				return err
 			} else if ok {
