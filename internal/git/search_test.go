@@ -469,6 +469,51 @@ func TestBasesAreNotWrittenOver(t *testing.T) {
 	}
 }
 
+// What is fetched is at once made as small as it can be when that is much.
+func TestPushesOfOneLargeFileStaySmall(t *testing.T) {
+	t.Parallel()
+	p := newPushes(t)
+	rng := rand.New(rand.NewPCG(1, 2))
+	file := noise(1, 1<<20)
+	m := &Mirror{dir: p.dir, place: &place{}}
+	joined := 0
+	for i := range 20 {
+		file = edited(rng, file, 5)
+		p.push(map[string][]byte{"file": file, "other": noise(byte(i), 1000)})
+		if m.crowded() {
+			joined++
+			if err := m.tidy(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if size := p.size(); size > 1<<20+200<<10 {
+			t.Errorf("%d pushes have %d bytes", i+1, size)
+		}
+	}
+	if joined < 19 {
+		t.Errorf("packs were made one %d times", joined)
+	}
+	// Nothing is left to do, and none of it is done again.
+	p.push(map[string][]byte{"file": []byte("small")})
+	if m.crowded() {
+		t.Error("a small push has it done again")
+	}
+	// Of what does not become smaller little is written again and again.
+	before, written := p.size(), int64(0)
+	for i := range 40 {
+		p.push(map[string][]byte{"file": noise(byte(100+i), 300<<10)})
+		if m.crowded() {
+			if err := m.tidy(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			written += p.size()
+		}
+	}
+	if came := p.size() - before; written > 8*came {
+		t.Errorf("for %d bytes %d are written", came, written)
+	}
+}
+
 func FuzzCommitHead(f *testing.F) {
 	id := strings.Repeat("1a", 20)
 	for _, s := range []string{

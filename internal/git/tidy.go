@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 )
@@ -29,10 +31,45 @@ const (
 // packsMost is how many packs there are before some are made one.
 var packsMost = 20
 
-// crowded says whether there are many packs.
+// A push of a large file can be as large as all that is there: packs are made
+// one as well when those that were not searched have more than a part of what
+// the others have. What is written for that is a few times what was fetched.
+const (
+	heavyPart  = 4
+	heavyLeast = 64 << 10 // bytes that are little anyway
+)
+
+// crowded says whether there are many packs, or much in them that may become
+// deltas. The lock is held.
 func (m *Mirror) crowded() bool {
 	files, err := filepath.Glob(filepath.Join(m.dir, "objects", "pack", "*.pack"))
-	return err == nil && len(files) > packsMost
+	if err != nil {
+		return false
+	}
+	sizes := map[string]int64{}
+	for _, f := range files {
+		if st, err := os.Stat(f); err == nil {
+			sizes[strings.TrimSuffix(f, ".pack")] = st.Size()
+		}
+	}
+	return len(files) > packsMost || m.heavy(sizes)
+}
+
+// heavy says whether there is much in packs that may become deltas. The largest
+// pack does not count: what is fetched first is packed well.
+func (m *Mirror) heavy(sizes map[string]int64) bool {
+	all, fresh, largest := int64(0), int64(0), int64(0)
+	for path, size := range sizes {
+		all += size
+		if !m.searched[path] && path != m.unfinished.path {
+			fresh += size
+			largest = max(largest, size)
+		}
+	}
+	if largest > 0 && largest == slices.Max(slices.Collect(maps.Values(sizes))) {
+		fresh -= largest
+	}
+	return fresh > heavyLeast && fresh > (all-fresh)/heavyPart
 }
 
 // tidy makes one pack of some. The lock is held; who reads from the old ones
@@ -43,14 +80,15 @@ func (m *Mirror) tidy(ctx context.Context) error {
 	if err = errors.Join(err, lost); err != nil {
 		return m.doubt(err)
 	}
-	searched := map[string]bool{}
+	searched, sizes := map[string]bool{}, map[string]int64{}
 	for _, p := range list {
 		if p.searched = m.searched[p.path]; p.searched {
 			searched[p.path] = true
 		}
+		sizes[p.path] = p.size
 	}
 	m.searched = searched
-	if chosen := geometric(list); len(chosen) > 1 {
+	if chosen := geometric(list, m.heavy(sizes)); len(chosen) > 1 {
 		p, err := m.join(ctx, chosen, standing{})
 		if err != nil {
 			return m.doubt(err)
@@ -124,10 +162,11 @@ func (m *Mirror) doubt(err error) error {
 
 // geometric chooses packs to be made one, so that each of the others is at
 // least twice as large as all smaller ones together. What is written again by
-// that grows with the logarithm of the number of fetches.
+// that grows with the logarithm of the number of fetches. Or it chooses all that
+// there may be in one.
 //
 // Source: git's repack --geometric=2.
-func geometric(list []*packFile) []*packFile {
+func geometric(list []*packFile, all bool) []*packFile {
 	list = slices.DeleteFunc(slices.Clone(list), func(p *packFile) bool { return p.n > mergeObjects })
 	slices.SortFunc(list, func(a, b *packFile) int { return cmp.Compare(a.size, b.size) })
 	n, bytes, objects := 0, int64(0), int64(0)
@@ -135,7 +174,7 @@ func geometric(list []*packFile) []*packFile {
 		if objects += p.n; objects > mergeObjects {
 			break
 		}
-		if p.size < 2*bytes {
+		if all || p.size < 2*bytes {
 			n = i + 1
 		}
 		bytes += p.size
