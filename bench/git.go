@@ -46,10 +46,11 @@ func gitExport(args []string) error {
 	if err != nil {
 		return err
 	}
-	m, err := gitMirror(args[0], args[1], depth)
+	all, m, err := gitMirror(args[0], args[1], depth)
 	if err != nil {
 		return err
 	}
+	defer all.Close()
 	ctx, commit, to, before := context.Background(), args[2], args[3], args[4]
 	if commit == "" {
 		_, err := m.Resolve(ctx, "main")
@@ -150,12 +151,12 @@ func copySame(buf *bytes.Buffer, to, from string, file deploy.TreeFile) bool {
 	return hex.EncodeToString(sum.Sum(nil)) == file.Blob && os.WriteFile(to, buf.Bytes(), 0o644) == nil
 }
 
-func gitMirror(data, url string, depth int) (*git.Mirror, error) {
+func gitMirror(data, url string, depth int) (*git.Mirrors, *git.Mirror, error) {
 	all, err := git.Open(data, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return all.Mirror(git.Remote{Repository: gitRepository, URL: url, Depth: depth}), nil
+	return all, all.Mirror(git.Remote{Repository: gitRepository, URL: url, Depth: depth}), nil
 }
 
 // gitCommand runs the git command without anybody's configuration.
@@ -449,135 +450,6 @@ func (b *bench) gitSize(name string, files, size, changed, times int) error {
 	}
 	t.commit = ""
 	return b.rounds(name+", where a branch is (ls-remote)", "", root, nil, times, t)
-}
-
-// year measures a mirror after a year of pushes: 5,000 fetches, each of one.
-func (b *bench) year() error {
-	const pushes, after, files = 5000, 41, 60
-	root, err := os.MkdirTemp(b.dir, "year")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(root)
-	repo := filepath.Join(root, "r.git")
-	if _, err := gitOutput(root, "init", "-q", "--bare", "-b", "main", repo); err != nil {
-		return err
-	}
-	rng := rand.New(rand.NewPCG(1, 2))
-	texts := make([][]string, files)
-	err = fastImport(repo, func(w *bufio.Writer) {
-		for n := range pushes + after {
-			fmt.Fprintf(w, "commit refs/heads/main\nmark :%d\ncommitter a <a@example.com> %d +0000\ndata 6\nchange\n", n+1, 1700000000+n)
-			for i := range files {
-				if n > 0 && rng.IntN(files) >= 2 {
-					continue // about two files a push
-				}
-				for len(texts[i]) < 100 {
-					texts[i] = append(texts[i], fmt.Sprintf("line %d of a file: %x\n", rng.IntN(1000), rng.Uint64()))
-				}
-				texts[i][rng.IntN(100)] = fmt.Sprintf("changed by push %d: %x\n", n, rng.Uint64())
-				text := strings.Join(texts[i], "")
-				fmt.Fprintf(w, "M 100644 inline dir%d/file%d.go\ndata %d\n%s\n", i%7, i, len(text), text)
-			}
-		}
-	})
-	if err != nil {
-		return err
-	}
-	// Its deltas would be those of fast-import, which are not what a push sends:
-	// upon whatever blob was written before.
-	// Without a bitmap, with which it looks for no deltas upon what is there.
-	if _, err := gitOutput(repo, "-c", "repack.writeBitmaps=false", "repack", "-q", "-a", "-d", "-f"); err != nil {
-		return err
-	}
-	server, stop, err := gitServer(root)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	list, err := gitOutput(repo, "rev-list", "--reverse", "main")
-	if err != nil {
-		return err
-	}
-	commits := strings.Fields(list)
-	fetch := func(m *git.Mirror, commit string) (time.Duration, error) {
-		if err := os.WriteFile(filepath.Join(repo, "refs", "heads", "main"), []byte(commit+"\n"), 0o644); err != nil {
-			return 0, err
-		}
-		began := time.Now()
-		_, err := m.Fetch(context.Background(), commit, "refs/heads/main")
-		return time.Since(began), err
-	}
-	old, err := gitMirror(filepath.Join(root, "old"), server+"/r.git", 0)
-	if err != nil {
-		return err
-	}
-	for _, c := range commits[:pushes] {
-		if _, err := fetch(old, c); err != nil {
-			return err
-		}
-	}
-	gc := filepath.Join(root, "gc.git")
-	if _, err := gitOutput(root, "clone", "-q", "--mirror", "file://"+repo, gc); err != nil {
-		return err
-	}
-	if _, err := gitOutput(gc, "gc", "-q"); err != nil {
-		return err
-	}
-	mirrors, err := filepath.Glob(filepath.Join(root, "old", "*.git"))
-	if err != nil || len(mirrors) != 1 {
-		return fmt.Errorf("the mirrors are %v, %w", mirrors, err)
-	}
-	ours, err := sizeOf(filepath.Join(mirrors[0], "objects"))
-	if err != nil {
-		return err
-	}
-	theirs, err := sizeOf(filepath.Join(gc, "objects"))
-	if err != nil {
-		return err
-	}
-	b.row("mirror after 5,000 fetches of a push each, against git gc", fmt.Sprintf("%.1f MB", ours), fmt.Sprintf("%.1f MB", theirs), fmt.Sprintf("%.2f×", ours/theirs), "≤ 1.5×")
-
-	fresh, err := gitMirror(filepath.Join(root, "fresh"), server+"/r.git", 0)
-	if err != nil {
-		return err
-	}
-	if _, err := fetch(fresh, commits[pushes-1]); err != nil {
-		return err
-	}
-	var ratios []float64
-	var a, z []time.Duration
-	for i, c := range commits[pushes:] {
-		one, err := fetch(old, c)
-		if err != nil {
-			return err
-		}
-		two, err := fetch(fresh, c)
-		if err != nil {
-			return err
-		}
-		if i > 0 { // the first warms up
-			a, z = append(a, one), append(z, two)
-			ratios = append(ratios, float64(one)/float64(two))
-		}
-	}
-	b.row("fetch of a push after 5,000 of them, against one into a fresh mirror", ms(percentile(a, 50)), "("+ms(percentile(z, 50))+")", fmt.Sprintf("%.2f×", median(ratios)), "≤ 1.2×")
-	return nil
-}
-
-// sizeOf is the size of the files below a directory, in MB.
-func sizeOf(dir string) (mb float64, err error) {
-	err = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		st, err := d.Info()
-		if err == nil {
-			mb += float64(st.Size()) / 1e6
-		}
-		return err
-	})
-	return mb, err
 }
 
 // ratios writes a row of two sides that were measured in turn: the medians, and

@@ -150,6 +150,7 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	if err != nil {
 		return err
 	}
+	defer mirrors.Close()
 	if f.Server.TLS.On() {
 		if d.pair, err = openCertificate(ctx, f.Server.TLS, d.log); err != nil {
 			return err

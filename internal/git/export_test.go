@@ -61,6 +61,12 @@ func SetMadeMost(t *testing.T, n int64) {
 	t.Cleanup(func() { madeMost = old })
 }
 
+// Settle waits until nobody writes to the mirror.
+func (m *Mirror) Settle() {
+	m.lock <- struct{}{}
+	m.release()
+}
+
 // Waiting is how many commits are waited for.
 func (m *Mirror) Waiting() int {
 	m.mu.Lock()

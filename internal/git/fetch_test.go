@@ -396,6 +396,7 @@ func TestManyPushesLeaveFewPacks(t *testing.T) {
 		if i%4 != 3 {
 			continue
 		}
+		m.Settle()
 		packs, err := filepath.Glob(filepath.Join(m.Dir(), "objects/pack/*"))
 		if err != nil || len(packs) > 2*4 {
 			t.Errorf("after %d pushes there are %d files, %v", i+1, len(packs), err)
@@ -409,6 +410,7 @@ func TestManyPushesLeaveFewPacks(t *testing.T) {
 			t.Errorf("after %d pushes: %v, %v", i+1, is, err)
 		}
 	}
+	m.Settle()
 	(&repo{t, m.Dir()}).git("fsck", "--full", "--strict")
 }
 

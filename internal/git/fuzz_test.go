@@ -172,7 +172,7 @@ func FuzzIndex(f *testing.F) {
 			}
 		}
 		if len(list) > 0 {
-			if _, err := merge(t.Context(), io.Discard, list); err != nil && !errors.Is(err, errDamaged) && !strings.Contains(err.Error(), "too many ways") {
+			if _, _, err := merge(t.Context(), io.Discard, list, searching{tmp: dir}); err != nil && !errors.Is(err, errDamaged) && !strings.Contains(err.Error(), "too many ways") {
 				t.Error(err)
 			}
 		}

@@ -74,6 +74,7 @@ func mirrors(t *testing.T) *git.Mirrors {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(m.Close)
 	return m
 }
 

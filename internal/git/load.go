@@ -137,12 +137,11 @@ func (o *packs) load(p *packFile, at int64, buf []byte, room int64) (plumbing.Ob
 		return 0, nil, err
 	}
 	i := len(list) - 1
-	if i == 0 {
-		// Others build upon what is kept, and buf is written again by whoever
-		// gave it.
+	if content != nil && i == 0 {
 		if int64(len(content)) > room {
 			return kind, nil, errLarge
 		}
+		// What is kept must not become whoever reads' own buffer.
 		return kind, append(buf[:0], content...), nil
 	}
 	if content == nil {

@@ -39,6 +39,8 @@ type Mirrors struct {
 
 	mu     sync.Mutex
 	places map[string]*place // by directory
+	closed bool
+	beside sync.WaitGroup // what is done beside fetches
 }
 
 // place is what the mirrors of one directory share.
@@ -46,6 +48,12 @@ type place struct {
 	lock    chan struct{} // held by who writes to the directory
 	renewed atomic.Int64  // how often it was made anew
 	suspect atomic.Bool   // something in it could not be read
+	stop    func()        // ends what is done beside fetches; nil: nothing is. The lock is that of the mirrors
+
+	// Packs, without their endings, in which no more deltas are to be found, and
+	// one in which there are. Whoever holds the lock may use them.
+	searched   map[string]bool
+	unfinished unfinished
 
 	mu      sync.Mutex
 	waiting map[plumbing.Hash]int // commits that are waited for, and by how many
@@ -67,6 +75,13 @@ func (p *place) wait(hash plumbing.Hash) func() {
 			delete(p.waiting, hash)
 		}
 	}
+}
+
+// awaited says whether anybody waits for a commit.
+func (p *place) awaited() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.waiting) > 0
 }
 
 // togetherMost is how many commits are fetched at once.
@@ -104,6 +119,43 @@ func Open(dir string, log *slog.Logger) (*Mirrors, error) {
 		}
 	}
 	return &Mirrors{dir: dir, log: log, places: map[string]*place{}}, nil
+}
+
+// Close ends what is done beside fetches, which leaves the mirrors whole, and
+// waits for it.
+func (m *Mirrors) Close() {
+	m.mu.Lock()
+	m.closed = true
+	for _, p := range m.places {
+		if p.stop != nil {
+			p.stop()
+		}
+	}
+	m.mu.Unlock()
+	m.beside.Wait()
+}
+
+// Wait waits for what is done beside the fetches that have ended.
+func (m *Mirrors) Wait() { m.beside.Wait() }
+
+// do does something with a place whose lock is held, beside fetches, and
+// releases it then. Not ok: it is not done.
+func (m *Mirrors) do(ctx context.Context, p *place, fn func(context.Context)) (ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
+	ctx, p.stop = context.WithTimeout(ctx, fetchTime)
+	m.beside.Go(func() {
+		fn(ctx)
+		m.mu.Lock()
+		p.stop()
+		p.stop = nil
+		m.mu.Unlock()
+		<-p.lock
+	})
+	return true
 }
 
 // Mirror is one repository. Making one touches neither disk nor network.
@@ -155,7 +207,12 @@ func (m *Mirror) Fetch(ctx context.Context, sha, ref string) (string, error) {
 	if err := m.hold(ctx); err != nil {
 		return "", err
 	}
-	defer m.release()
+	held := true
+	defer func() {
+		if held {
+			m.release()
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
 	if m.suspect.Load() {
@@ -165,10 +222,13 @@ func (m *Mirror) Fetch(ctx context.Context, sha, ref string) (string, error) {
 	if errors.Is(err, errDamaged) || errors.Is(err, errStale) {
 		return m.anew(ctx, hash, ref, err)
 	}
-	if err == nil {
-		if err := m.tidy(ctx); err != nil { // the commit is here all the same
-			m.m.log.Warn("making one pack of many", "repo", m.remote.Repository, "err", err)
-		}
+	if err == nil && m.crowded() {
+		// The commit is here, and need not wait: only the next fetch does.
+		held = !m.m.do(context.WithoutCancel(ctx), m.place, func(ctx context.Context) {
+			if err := m.tidy(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				m.m.log.Warn("making one pack of many", "repo", m.remote.Repository, "err", err)
+			}
+		})
 	}
 	return commit, m.named(err)
 }

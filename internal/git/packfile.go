@@ -34,6 +34,8 @@ type packFile struct {
 	n, far int64 // objects, and offsets that need more than 31 bits
 	fan    [256]uint32
 
+	searched bool // for deltas among what it has
+
 	asked atomic.Int64                 // how often it was looked into
 	mem   atomic.Pointer[bytes.Reader] // the index, when that was often
 }

@@ -61,6 +61,7 @@ func TestMirrorOfManyPushesStaysSmall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	m.Settle()
 	packs, err := filepath.Glob(filepath.Join(m.Dir(), "objects/pack/*.pack"))
 	if err != nil || len(packs) > 5 {
 		t.Errorf("there are %d packs, %v", len(packs), err)
@@ -82,27 +83,73 @@ func TestMirrorOfManyPushesStaysSmall(t *testing.T) {
 	}
 }
 
-// What deltas build upon is kept, and may be wanted itself: it is given to
-// others, and stays as it is.
-func TestFilesThatOthersBuildUponStayWhatTheyAre(t *testing.T) {
-	r := newRepo(t)
-	rng := rand.New(rand.NewPCG(3, 4))
-	lines := make([]string, 200)
-	for i := range lines {
-		lines[i] = fmt.Sprintf("line %d: %x\n", i, rng.Uint64())
+// A year of them is measured by go run ./bench year.
+func TestMirrorStaysSmallWhateverServersSend(t *testing.T) {
+	git.SetPacksMost(t, 4)
+	const pushes, count = 60, 20
+	project := func(t *testing.T) *repo {
+		r := newRepo(t, "--bare")
+		rng := rand.New(rand.NewPCG(1, 2))
+		var in bytes.Buffer
+		texts := make([][]string, count)
+		for n := range pushes {
+			fmt.Fprintf(&in, "commit refs/heads/main\ncommitter a <a@example.com> %d +0000\ndata 4\npush\n", 1700000000+n)
+			for i := range count {
+				if n > 0 && i != n%count && i != 0 {
+					continue
+				}
+				for len(texts[i]) < 100 {
+					texts[i] = append(texts[i], fmt.Sprintf("line %d of file %d: %x\n", len(texts[i]), i, rng.Uint64()))
+				}
+				texts[i][rng.IntN(100)] = fmt.Sprintf("changed by push %d: %x\n", n, rng.Uint64())
+				text := strings.Join(texts[i], "")
+				fmt.Fprintf(&in, "M 100644 inline dir%d/file%d.go\ndata %d\n%s\n", i%7, i, len(text), text)
+			}
+		}
+		cmd := exec.Command("git", "fast-import", "--quiet")
+		cmd.Dir, cmd.Stdin = r.dir, &in
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return r
 	}
-	for i := range 300 {
-		lines[rng.IntN(len(lines))] = fmt.Sprintf("file %d: %x\n", i, rng.Uint64())
-		r.write(fmt.Sprintf("f%03d", (i*7)%300), strings.Join(lines, ""))
-	}
-	commit := r.commit("last", "x")
-	r.git("repack", "-q", "-a", "-d", "-f", "--depth=50", "--window=50")
-	m := overHTTP(t, r, 0)
-	if _, err := m.Fetch(t.Context(), commit, "refs/heads/main"); err != nil {
-		t.Fatal(err)
-	}
-	if got := files(t, m, commit); len(got) != 301 {
-		t.Errorf("there are %d files", len(got))
+	packs := func(dir string) int64 { return below(t, filepath.Join(dir, "objects", "pack")) }
+	for _, tt := range []struct {
+		name string
+		pack []string
+	}{
+		{"good deltas", []string{"-c", "repack.writeBitmaps=false", "repack", "-q", "-a", "-d", "-f"}},
+		{"whole objects", []string{"repack", "-q", "-a", "-d", "-f", "-b"}},
+		{"bad deltas", []string{"rev-parse", "main"}}, // those of fast-import
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := project(t)
+			list := strings.Fields(r.git("rev-list", "--reverse", "main"))
+			gc := project(t)
+			gc.git("-c", "repack.writeBitmaps=false", "repack", "-q", "-a", "-d", "-f")
+			r.git(tt.pack...)
+			s := serve(t, filepath.Dir(r.dir), "")
+			m := mirrors(t).Mirror(git.Remote{Repository: "example.com/r", URL: s.URL + "/" + filepath.Base(r.dir)})
+			for _, sha := range list {
+				r.write("refs/heads/main", sha+"\n")
+				if _, err := m.Fetch(t.Context(), sha, "refs/heads/main"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.Settle()
+			mirror := &repo{t, m.Dir()}
+			mirror.git("fsck", "--full", "--strict")
+			for _, sha := range []string{list[0], list[pushes/2], list[pushes-1]} {
+				if got := files(t, m, sha); len(got) != count || got["dir0/file0.go"] != "file:"+r.git("show", sha+":dir0/file0.go")+"\n" {
+					t.Errorf("%s has %d files", sha, len(got))
+				}
+			}
+			if ours, theirs := packs(m.Dir()), packs(gc.dir); float64(ours) > 1.5*float64(theirs) {
+				t.Errorf("the mirror has %d bytes, git gc's %d", ours, theirs)
+			} else {
+				t.Logf("the mirror has %d bytes, git gc's %d", ours, theirs)
+			}
+		})
 	}
 }
 
@@ -132,6 +179,43 @@ func TestNextFetchBringsOnlyWhatIsNew(t *testing.T) {
 				t.Errorf("depth %d, %s: a push of one byte brings %d bytes", depth, name, came)
 			}
 		}
+	}
+}
+
+func TestCloseLeavesMirrorsWhole(t *testing.T) {
+	git.SetPacksMost(t, 2)
+	r := newRepo(t)
+	for i := range 100 {
+		r.write(fmt.Sprintf("f%d", i), strings.Repeat(fmt.Sprint(i), 1000))
+	}
+	all := mirrors(t)
+	s := serve(t, filepath.Dir(r.dir), "")
+	m := all.Mirror(git.Remote{Repository: "example.com/r", URL: s.URL + "/" + filepath.Base(r.dir) + "/.git"})
+	fetch := func(i int) {
+		sha := r.commit("a", fmt.Sprint("push ", i))
+		if got, err := m.Fetch(t.Context(), sha, "refs/heads/main"); got != sha || err != nil {
+			t.Fatalf("%s, %v", got, err)
+		}
+	}
+	look := func() int {
+		(&repo{t, m.Dir()}).git("fsck", "--full", "--strict")
+		list, err := filepath.Glob(filepath.Join(m.Dir(), "objects/pack/*"))
+		if err != nil || len(list)%2 != 0 {
+			t.Errorf("there are %v, %v", list, err)
+		}
+		return len(list) / 2
+	}
+	for i := range 3 {
+		fetch(i)
+	}
+	all.Close() // while three packs are made one
+	before := look()
+	// A fetch that is at it ends, and has nothing done after it.
+	for i := range 3 {
+		fetch(3 + i)
+	}
+	if after := look(); after != before+3 {
+		t.Errorf("%d packs became %d", before, after)
 	}
 }
 
@@ -415,5 +499,6 @@ func TestDamageIsNotCopiedWhenPacksAreMadeOne(t *testing.T) {
 	if got, err := m.Fetch(t.Context(), last, "refs/heads/main"); got != last || err != nil {
 		t.Fatalf("%s, %v", got, err)
 	}
+	m.Settle()
 	(&repo{t, m.Dir()}).git("fsck", "--full", "--strict")
 }

@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 )
@@ -29,44 +31,125 @@ const (
 // packsMost is how many packs there are before some are made one.
 var packsMost = 20
 
-// tidy makes one pack of some when there are many. The lock is held; who reads
-// from the old ones goes on.
-func (m *Mirror) tidy(ctx context.Context) error {
+// A push of a large file can be as large as all that is there: packs are made
+// one as well when those that were not searched have more than a part of what
+// the others have. What is written for that is a few times what was fetched.
+const (
+	heavyPart  = 4
+	heavyLeast = 64 << 10 // bytes that are little anyway
+)
+
+// crowded says whether there are many packs, or much in them that may become
+// deltas. The lock is held.
+func (m *Mirror) crowded() bool {
 	files, err := filepath.Glob(filepath.Join(m.dir, "objects", "pack", "*.pack"))
-	if err != nil || len(files) <= packsMost {
-		return err
+	if err != nil {
+		return false
 	}
+	sizes := map[string]int64{}
+	for _, f := range files {
+		if st, err := os.Stat(f); err == nil {
+			sizes[strings.TrimSuffix(f, ".pack")] = st.Size()
+		}
+	}
+	return len(files) > packsMost || m.heavy(sizes)
+}
+
+// heavy says whether there is much in packs that may become deltas. The largest
+// pack does not count: what is fetched first is packed well.
+func (m *Mirror) heavy(sizes map[string]int64) bool {
+	all, fresh, largest := int64(0), int64(0), int64(0)
+	for path, size := range sizes {
+		all += size
+		if !m.searched[path] && path != m.unfinished.path {
+			fresh += size
+			largest = max(largest, size)
+		}
+	}
+	if largest > 0 && largest == slices.Max(slices.Collect(maps.Values(sizes))) {
+		fresh -= largest
+	}
+	return fresh > heavyLeast && fresh > (all-fresh)/heavyPart
+}
+
+// tidy makes one pack of some. The lock is held; who reads from the old ones
+// goes on.
+func (m *Mirror) tidy(ctx context.Context) error {
 	list, lost, err := openPacks(m.dir, math.MaxInt)
 	defer func() { closePacks(list) }()
 	if err = errors.Join(err, lost); err != nil {
 		return m.doubt(err)
 	}
-	chosen := geometric(list)
-	if len(chosen) < 2 {
+	searched, sizes := map[string]bool{}, map[string]int64{}
+	for _, p := range list {
+		if p.searched = m.searched[p.path]; p.searched {
+			searched[p.path] = true
+		}
+		sizes[p.path] = p.size
+	}
+	m.searched = searched
+	if chosen := geometric(list, m.heavy(sizes)); len(chosen) > 1 {
+		p, err := m.join(ctx, chosen, standing{})
+		if err != nil {
+			return m.doubt(err)
+		}
+		list = append(list, p)
+		if m.unfinished.path == p.path {
+			return nil
+		}
+	}
+	// What there was no time for the last time.
+	i := slices.IndexFunc(list, func(p *packFile) bool { return p.path == m.unfinished.path })
+	if i < 0 || m.awaited() {
 		return nil
 	}
+	p, err := m.join(ctx, list[i:i+1], m.unfinished.from)
+	if err == nil {
+		list = append(list, p)
+	}
+	return m.doubt(err)
+}
+
+// join makes one pack of some, and gives it. Deltas are searched from a place
+// on.
+func (m *Mirror) join(ctx context.Context, chosen []*packFile, from standing) (*packFile, error) {
 	name := ""
-	err = keep(m.dir, func(f *os.File) (*indexer, error) {
-		x, err := merge(ctx, f, chosen)
+	var left *standing
+	err := keep(m.dir, func(f *os.File) (x *indexer, err error) {
+		x, left, err = merge(ctx, f, chosen, searching{tmp: filepath.Dir(f.Name()), from: from, awaited: m.awaited})
 		if err == nil {
 			name = packName(m.dir, x)
 		}
 		return x, err
 	})
 	if err != nil {
-		return m.doubt(err)
+		return nil, err
 	}
 	m.renewed.Add(1)
 	for _, p := range chosen {
+		if p.path == m.unfinished.path {
+			m.unfinished = unfinished{}
+		}
 		if p.path == name {
 			continue
 		}
 		// The pack first: an index without one counts for nothing.
 		if err := errors.Join(os.Remove(p.path+".pack"), os.Remove(p.path+".idx")); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	if left == nil {
+		m.searched[name] = true
+	} else {
+		m.unfinished = unfinished{name, *left}
+	}
+	return openPack(name)
+}
+
+// unfinished is a pack in which deltas were not searched from a place on.
+type unfinished struct {
+	path string // without its ending
+	from standing
 }
 
 // doubt has a mirror fetched anew the next time when it is damaged.
@@ -79,10 +162,11 @@ func (m *Mirror) doubt(err error) error {
 
 // geometric chooses packs to be made one, so that each of the others is at
 // least twice as large as all smaller ones together. What is written again by
-// that grows with the logarithm of the number of fetches.
+// that grows with the logarithm of the number of fetches. Or it chooses all that
+// there may be in one.
 //
 // Source: git's repack --geometric=2.
-func geometric(list []*packFile) []*packFile {
+func geometric(list []*packFile, all bool) []*packFile {
 	list = slices.DeleteFunc(slices.Clone(list), func(p *packFile) bool { return p.n > mergeObjects })
 	slices.SortFunc(list, func(a, b *packFile) int { return cmp.Compare(a.size, b.size) })
 	n, bytes, objects := 0, int64(0), int64(0)
@@ -90,7 +174,7 @@ func geometric(list []*packFile) []*packFile {
 		if objects += p.n; objects > mergeObjects {
 			break
 		}
-		if p.size < 2*bytes {
+		if all || p.size < 2*bytes {
 			n = i + 1
 		}
 		bytes += p.size
@@ -111,6 +195,7 @@ type stored struct {
 
 // merger makes one pack of several. What is compressed is copied as it is, and
 // a delta stays one: its base is in the same pack, and so among the objects.
+// What is none may become one.
 type merger struct {
 	ctx   context.Context
 	packs []*packFile
@@ -125,13 +210,40 @@ type merger struct {
 // merged is what becomes of an object.
 type merged struct {
 	choice int32 // in all; -1: none yet
-	depth  int32 // deltas upon deltas
-	busy   bool  // it is being chosen
+	found  int32 // in all, of a delta that was found; 0: none
+	base   int32 // what it builds upon; -1: nothing
+	depth  int32 // deltas upon deltas, as it was chosen
 	offset int64 // in the new pack; 0: it is not written
+	kind   plumbing.ObjectType
+	busy   bool // it is being chosen
 }
 
-// merge writes one pack of several.
-func merge(ctx context.Context, f io.Writer, list []*packFile) (*indexer, error) {
+// merge writes one pack of several. left is where deltas were not searched yet;
+// nil: all were.
+func merge(ctx context.Context, f io.Writer, list []*packFile, how searching) (x *indexer, left *standing, err error) {
+	m, err := newMerger(ctx, list)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := newSearcher(m, how)
+	defer s.close()
+	if left, err = s.search(); err != nil {
+		return nil, nil, err
+	}
+	if m.p, err = newPacker(f, len(m.done)); err != nil {
+		return nil, nil, err
+	}
+	for _, i := range s.order() {
+		if err := m.write(i); err != nil {
+			return nil, nil, err
+		}
+	}
+	x, err = m.p.end()
+	return x, left, err
+}
+
+// newMerger reads what packs have, and chooses how each object is stored.
+func newMerger(ctx context.Context, list []*packFile) (*merger, error) {
 	m := &merger{ctx: ctx, packs: list, buf: make([]byte, 64<<10)}
 	for i := range list {
 		if err := m.load(int32(i)); err != nil {
@@ -148,32 +260,14 @@ func merge(ctx context.Context, f io.Writer, list []*packFile) (*indexer, error)
 	}
 	m.done = make([]merged, len(m.first))
 	for i := range m.done {
-		m.done[i].choice = -1
+		m.done[i].choice, m.done[i].base = -1, -1
 	}
 	for i := range m.done {
 		if _, ok := m.choose(int32(i)); !ok {
 			return nil, fmt.Errorf("the packs build upon each other in too many ways")
 		}
 	}
-	var err error
-	if m.p, err = newPacker(f, len(m.done)); err != nil {
-		return nil, err
-	}
-	// In the order of the packs, so that what is read together stays together.
-	order := make([]int32, len(m.done))
-	for i := range order {
-		order[i] = int32(i)
-	}
-	slices.SortFunc(order, func(a, b int32) int {
-		x, y := &m.all[m.done[a].choice], &m.all[m.done[b].choice]
-		return cmp.Or(cmp.Compare(y.pack, x.pack), cmp.Compare(x.from, y.from))
-	})
-	for _, i := range order {
-		if err := m.write(i); err != nil {
-			return nil, err
-		}
-	}
-	return m.p.end()
+	return m, nil
 }
 
 // load reads what a pack has.
@@ -251,11 +345,11 @@ func (m *merger) choose(i int32) (depth int32, ok bool) {
 	d.busy = true
 	defer func() { d.busy = false }()
 	from, to := m.ways(i)
-	long, longDepth := int32(-1), int32(0)
+	long := merged{choice: -1}
 	for at := from; at < to; at++ {
 		s := &m.all[at]
 		if s.base.IsZero() {
-			d.choice, d.depth = at, 0
+			d.choice, d.kind = at, s.kind
 			return 0, true
 		}
 		base, ok := m.object(s.base)
@@ -266,34 +360,35 @@ func (m *merger) choose(i int32) (depth int32, ok bool) {
 		if !ok {
 			continue
 		}
-		if depth++; depth <= mergeDepth {
-			d.choice, d.depth = at, depth
-			return depth, true
+		next := merged{choice: at, base: base, depth: depth + 1, kind: m.done[base].kind}
+		if next.depth <= mergeDepth {
+			*d = next
+			return d.depth, true
 		}
-		if long < 0 {
-			long, longDepth = at, depth
+		if long.choice < 0 {
+			long = next
 		}
 	}
-	if long < 0 {
+	if long.choice < 0 {
 		return 0, false
 	}
-	d.choice, d.depth = long, longDepth
-	return longDepth, true
+	*d = long
+	return d.depth, true
+}
+
+// stored is how an object is stored in the end.
+func (m *merger) stored(i int32) *stored {
+	if d := &m.done[i]; d.found > 0 {
+		return &m.all[d.found]
+	}
+	return &m.all[m.done[i].choice]
 }
 
 // write writes an object, after those that it builds upon.
 func (m *merger) write(i int32) error {
 	var todo []int32
-	for {
-		if m.done[i].offset > 0 {
-			break
-		}
+	for ; i >= 0 && m.done[i].offset == 0; i = m.done[i].base {
 		todo = append(todo, i)
-		s := &m.all[m.done[i].choice]
-		if s.base.IsZero() {
-			break
-		}
-		i, _ = m.object(s.base)
 	}
 	for _, i := range slices.Backward(todo) {
 		if err := m.copy(i); err != nil {
@@ -307,12 +402,11 @@ func (m *merger) write(i int32) error {
 // another place.
 func (m *merger) copy(i int32) error {
 	d := &m.done[i]
-	s := &m.all[d.choice]
+	s := m.stored(i)
 	p := m.packs[s.pack]
 	kind, back := s.kind, int64(0)
-	if !s.base.IsZero() {
-		base, _ := m.object(s.base)
-		kind, back = plumbing.OFSDeltaObject, m.p.at-m.done[base].offset
+	if d.base >= 0 {
+		kind, back = plumbing.OFSDeltaObject, m.p.at-m.done[d.base].offset
 	}
 	d.offset = m.p.at
 	m.p.crc = 0
