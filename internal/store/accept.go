@@ -262,7 +262,10 @@ func (t *tx) newRun(r *deploy.NewRun, delivery, order int64, at time.Time) (int6
 		return 0, err
 	}
 	t.wake = true
-	return id, t.newJobs(id, r.Jobs, state, why)
+	if err := t.newJobs(id, r.Jobs, state, why); err != nil || t.w.teller == nil || !t.w.teller.Listens(r.Config, r.Pipeline) {
+		return id, err
+	}
+	return id, t.happened(id, "", "", at)
 }
 
 // newJobs inserts the jobs of a run in one statement; those that are ready

@@ -45,7 +45,11 @@ func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) 
 		more = total > 0
 		return nil
 	})
-	return more, err
+	if err != nil {
+		return more, err
+	}
+	left, err := s.trimNotifications(ctx, now)
+	return more || left, err
 }
 
 // trimDeliveries removes deliveries older than a moment, and what they were

@@ -148,13 +148,14 @@ func onPipeline[A any](ctx context.Context, c *Client, name, word string, q any)
 // Query narrows a list: empty and zero are not sent.
 type Query struct {
 	Pipeline, State, Hook string
+	Target                string // of notifications
 	Limit                 int
 	Before                int64
 }
 
 func (q Query) encode() string {
 	v := url.Values{}
-	for key, s := range map[string]string{"pipeline": q.Pipeline, "state": q.State, "hook": q.Hook} {
+	for key, s := range map[string]string{"pipeline": q.Pipeline, "state": q.State, "hook": q.Hook, "target": q.Target} {
 		if s != "" {
 			v.Set(key, s)
 		}

@@ -31,6 +31,9 @@ func routes(s *server) http.Handler {
 		return s.Caches.Caches(r.Context(), r.URL.Query().Get("pipeline"))
 	}))
 	m.HandleFunc("POST /api/caches/clear", handle(s.clearCaches))
+	m.HandleFunc("GET /api/notifications", handle(s.notifications))
+	m.HandleFunc("GET /api/notifications/{id}", handle(s.notification))
+	m.HandleFunc("POST /api/notifications/{id}/resend", handle(s.resend))
 	m.HandleFunc("POST /api/reload", handle(s.reload))
 	return m
 }
