@@ -67,6 +67,8 @@ type Options struct {
 	Report   func() deploy.DaemonReport
 	Agents   func(ctx context.Context) []deploy.AgentReport
 	Caches   Caches
+	Tokens   Tokens
+	Pipeline func(name string) bool // whether deploy.yaml has it
 	Log      *slog.Logger
 }
 
