@@ -24,6 +24,7 @@ type NewRun struct {
 	KeepOrder  bool   // with RetryOf: stands in its lane where that one stood
 	Target     string // of a rollback: the release to go to
 	Pops       bool   // of a rollback: takes the top off the stack; false with --to
+	Once       *Once  // of a request with an Idempotency-Key: the run that it made before counts; nil = none
 	Jobs       []NewJob
 }
 

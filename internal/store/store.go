@@ -44,6 +44,7 @@ type Store struct {
 	idle      []*session    // the last used one last
 	idleLock  sync.Mutex
 	daemon    string
+	tokens    tokens
 
 	background sync.WaitGroup
 	wake       chan struct{}

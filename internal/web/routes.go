@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -35,20 +36,35 @@ func routes(s *server) http.Handler {
 	m.HandleFunc("GET /api/notifications/{id}", handle(s.notification))
 	m.HandleFunc("POST /api/notifications/{id}/resend", handle(s.resend))
 	m.HandleFunc("POST /api/reload", handle(s.reload))
+	m.HandleFunc("POST /api/tokens", handle(s.createToken))
+	m.HandleFunc("GET /api/tokens", handle(s.listTokens))
+	m.HandleFunc("POST /api/tokens/{name}/revoke", handle(s.revokeToken))
 	return m
 }
 
+// publicRoutes are all routes of the API on the public address.
+func publicRoutes(p *Public) {
+	p.mux.HandleFunc("POST /api/pipelines/{name}/runs", p.start)
+	p.mux.HandleFunc("GET /api/pipelines/{name}/runs", p.list)
+	p.mux.HandleFunc("GET /api/runs/{id}", p.one)
+	p.mux.HandleFunc("/api/", p.nothing)
+}
+
 func (s *server) runs(r *http.Request) ([]Run, error) {
+	return listRuns(r, s.Reader.Runs, r.URL.Query().Get("pipeline"))
+}
+
+// listRuns gives the page of runs that a request asks for.
+func listRuns(r *http.Request, read func(context.Context, deploy.RunFilter) ([]deploy.Run, error), pipeline string) ([]Run, error) {
 	limit, before, err := page(r)
 	if err != nil {
 		return nil, err
 	}
-	q := r.URL.Query()
-	in, err := state(q.Get("state"))
+	in, err := state(r.URL.Query().Get("state"))
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.Reader.Runs(r.Context(), deploy.RunFilter{Pipeline: q.Get("pipeline"), State: in, Before: before, Limit: limit})
+	list, err := read(r.Context(), deploy.RunFilter{Pipeline: pipeline, State: in, Before: before, Limit: limit})
 	views := []Run{}
 	for i := range list {
 		views = append(views, runView(&list[i]))

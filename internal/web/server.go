@@ -75,6 +75,8 @@ type Options struct {
 	Agents   func(ctx context.Context) []deploy.AgentReport
 	Caches   Caches
 	Outbox   Outbox
+	Tokens   Tokens
+	Pipeline func(name string) bool // whether deploy.yaml has it
 	Log      *slog.Logger
 }
 
