@@ -28,6 +28,7 @@ import (
 	"deployhook/internal/deploy"
 	"deployhook/internal/git"
 	"deployhook/internal/host"
+	"deployhook/internal/notify"
 	"deployhook/internal/pipeline"
 	"deployhook/internal/receiver"
 	"deployhook/internal/store"
@@ -61,6 +62,7 @@ type daemon struct {
 	engine   *pipeline.Engine
 	rc       *receiver.Receiver
 	api      *web.Public
+	outbox   *notify.Outbox
 	pair     *certificate // nil without server.tls
 	draining atomic.Bool
 	refusing atomic.Bool // deliveries are answered 503
@@ -147,6 +149,9 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	if err := d.use(ctx, f); err != nil {
 		return err
 	}
+	if err := d.store.Tell(ctx, teller{d}); err != nil {
+		return err
+	}
 	mirrors, err := git.Open(filepath.Join(f.Server.Data, "git"), d.log)
 	if err != nil {
 		return err
@@ -178,8 +183,13 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 		Config: d.config, Secret: config.Resolve, Store: d.store, Log: d.log, BodyMemory: f.Server.BodyMemory, Allowed: d.engine.Allowed,
 		Proxies: f.Server.TrustedProxies,
 	})
+	clients := notify.NewClients(nil)
+	defer clients.Close()
+	d.outbox = notify.New(notify.Options{
+		Store: d.store, Told: d.store.Told(), Config: d.config, Fill: d.fill, Client: clients.Client, Secret: config.Resolve, Log: d.log,
+	})
 	d.api = web.NewPublic(web.PublicOptions{
-		Runs: d.store, Trigger: d.engine.Trigger, Pipeline: d.hasPipeline, Tokens: d.store, Log: d.log,
+		Runs: d.store, Trigger: d.engine.Trigger, Pipeline: d.hasPipeline, Tokens: d.store, Log: d.log, AddEvent: d.addEvent,
 		WrongToken: d.rc.WrongToken, RetryAfter: receiver.RetryAfter,
 	})
 	return d.serve(ctx, f, public, control, passed)
@@ -221,9 +231,9 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 	admin := web.NewServer(web.Options{
 		Reader: d.store, Commands: d.engine, Holds: d.engine, Replay: d.rc.Replay, Reload: d.reload, Log: d.log,
 		Agents: d.engine.Agents, Caches: d.engine, Report: d.reporter(public.Addr().String()),
-		Tokens: d.store, Pipeline: d.hasPipeline,
+		Tokens: d.store, Pipeline: d.hasPipeline, Outbox: d.store,
 	})
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	engineCtx, stopEngine := context.WithCancel(background)
@@ -245,6 +255,11 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 		}
 	})
 	parts.Go(func() { d.trim(background) })
+	parts.Go(func() {
+		if err := d.outbox.Run(background); err != nil {
+			failed <- err
+		}
+	})
 	parts.Go(func() { d.watch(background) })
 	d.hosts.Warm()
 	d.log.Info("ready", "listen", public.Addr().String(), "socket", f.Server.Socket, "tls", d.pair != nil, "pipelines", len(f.Deploy.Pipelines),

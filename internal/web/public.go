@@ -44,6 +44,9 @@ type PublicOptions struct {
 	Trigger  func(ctx context.Context, c deploy.TriggerCommand) (int64, error)
 	Pipeline func(name string) bool // whether deploy.yaml has it
 	Tokens   TokenUse
+	// AddEvent stores an event of the application; known says that it came
+	// before, by its key.
+	AddEvent func(ctx context.Context, e *deploy.AppEvent) (id int64, known bool, err error)
 	// WrongToken counts a refused request, logs it, and says whether its
 	// address has sent too many.
 	WrongToken func(r *http.Request, why string) (tooMany bool)

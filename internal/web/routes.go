@@ -47,6 +47,7 @@ func publicRoutes(p *Public) {
 	p.mux.HandleFunc("POST /api/pipelines/{name}/runs", p.start)
 	p.mux.HandleFunc("GET /api/pipelines/{name}/runs", p.list)
 	p.mux.HandleFunc("GET /api/runs/{id}", p.one)
+	p.mux.HandleFunc("POST /api/events", p.event)
 	p.mux.HandleFunc("/api/", p.nothing)
 }
 
