@@ -96,6 +96,7 @@ type Notification struct {
 	Run      int64  // 0 = an event of the application
 	Event    int64  // AppEvent's; 0 = of a run
 	Change   Change // of a run
+	Type     string // of the webhook's body: "run.failed", or that of the event
 	Config   string // digest of the config that it is sent under
 	Body     []byte // JSON of the run as it was, or of the event: the data of a webhook
 	Created  time.Time
