@@ -31,6 +31,16 @@ var expressionWords = []word{
 	{"changed(\"src/**\")", "A changed path matches the pattern."},
 }
 
+// noticeWords stand in if and text of notify alone.
+var noticeWords = []word{
+	{"run", "The run's number."},
+	{"pipeline", "The pipeline's name."},
+	{"state", "The run's state: `succeeded`, `failed`."},
+	{"change", "What is told: a state, or `recovered`, `superseded`, `rolled_back`, `waiting_for_approval`."},
+	{"cause", "Why it was canceled or skipped: `superseded by run 43`."},
+	{"error", "One sentence on what failed, of the run or the first of its jobs that has one."},
+}
+
 var stepVariables = []word{
 	{"RUN_ID", "Number of the run."},
 	{"PIPELINE", "Its pipeline."},
@@ -63,6 +73,10 @@ func writeLanguage(b *bytes.Buffer) {
 	for _, w := range expressionWords {
 		fmt.Fprintf(b, "| `%s` | %s |\n", w.name, cell(w.doc))
 	}
+	b.WriteString("\n" + noticesText + "\n| word | meaning |\n|---|---|\n")
+	for _, w := range noticeWords {
+		fmt.Fprintf(b, "| `%s` | %s |\n", w.name, cell(w.doc))
+	}
 	b.WriteString("\n## Variables of a step\n\n" + variablesText + "\n| variable | meaning |\n|---|---|\n")
 	for _, w := range stepVariables {
 		fmt.Fprintf(b, "| `DEPLOYHOOK_%s` | %s |\n", w.name, cell(w.doc))
@@ -84,6 +98,8 @@ Functions besides those below are ` + "`len lower upper trim int float string`" 
   with a NUL byte, fails the step. ` + "`+`" + ` makes texts of at most 1 MiB.
 - Unknown names, unknown jobs in ` + "`needs`" + ` and GitHub's ` + "`contains(a, b)`" + ` are errors of the file.
 `
+
+const noticesText = "In `if` and `text` of `notify` these stand besides; `job` is the first job that failed there, `needs` has all jobs\nof the run, and `payload` and `changed` are not there.\n"
 
 const variablesText = `Steps get ` + "`PATH, HOME, LANG, USER, SHELL`" + ` and ` + "`TMPDIR`" + ` as the agent has them, ` + "`CI=true`" + `,
 ` + "`DEPLOYHOOK=true`" + `, those of ` + "`env`" + ` and ` + "`secrets`" + `, and these. Nothing else of the daemon's own

@@ -37,7 +37,10 @@ type Notify struct {
 	URL          *Secret  // webhook, slack, discord: the address is a secret; nil = Literal
 	Literal      string   // webhook, slack, discord: the address as it is written
 	Chat         string   // telegram: id or @name
-	Token        *Secret  // telegram: the bot's
+	Token        *Secret  // telegram: the bot's; status: the forge's
+	Server       string   // telegram, status: where the API is, without a slash at its end
+	Forge        string   // status: github, gitlab, gitea or forgejo
+	Environment  string   // status: runs are deployments to it too; empty = they are not
 	Email        *Email   // email
 	On           []Change // never empty
 	If           *Expr    // nil = always

@@ -5,6 +5,7 @@ package notify
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"time"
@@ -53,10 +54,16 @@ type Deps struct {
 	// address in place of a name. It follows no redirect.
 	Client func(allowPrivate bool, literal string) *http.Client
 	Secret func(ctx context.Context, s deploy.Secret) (string, error)
+	Roots  *x509.CertPool // authorities that mail servers are verified with; nil = the system's
 	Log    *slog.Logger
 }
 
 // Senders make the sender of each kind.
 var Senders = map[deploy.NotifyKind]func(Deps) Sender{
-	deploy.NotifyWebhook: newWebhook,
+	deploy.NotifyWebhook:  newWebhook,
+	deploy.NotifySlack:    newSlack,
+	deploy.NotifyDiscord:  newDiscord,
+	deploy.NotifyTelegram: newTelegram,
+	deploy.NotifyEmail:    newEmail,
+	deploy.NotifyStatus:   newStatus,
 }
