@@ -68,6 +68,7 @@ type RunJob struct {
 	Started    time.Time
 	Ended      time.Time
 	HostRuns   []RunHost
+	Outputs    map[string]string // that its steps wrote for later jobs; nil in lists of runs
 }
 
 // RunHost is a job on one of its hosts.
@@ -88,6 +89,7 @@ type RunStep struct {
 	Tries    int
 	Started  time.Time
 	Ended    time.Time
+	Outputs  map[string]string // that it wrote, to be saved; nil where a step is read: see [RunJob]
 }
 
 // StepAt says which step of which attempt is meant.

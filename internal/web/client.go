@@ -179,6 +179,11 @@ func (c *Client) Run(ctx context.Context, run int64) (Run, error) {
 	return call[Run](ctx, c, http.MethodGet, fmt.Sprintf("/api/runs/%d", run), nil)
 }
 
+// Outputs gives what the jobs of a run wrote for later ones, by job and name.
+func (c *Client) Outputs(ctx context.Context, run int64) (map[string]map[string]string, error) {
+	return call[map[string]map[string]string](ctx, c, http.MethodGet, fmt.Sprintf("/api/runs/%d/outputs", run), nil)
+}
+
 // Log gives a run's lines to fn, with follow until the run has ended.
 func (c *Client) Log(ctx context.Context, run int64, job, step string, follow bool, fn func(Line) error) error {
 	_, err := c.Lines(ctx, run, LogQuery{Job: job, Step: step, Follow: follow}, func(lines []Line) error {

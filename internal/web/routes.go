@@ -16,6 +16,7 @@ func routes(s *server) http.Handler {
 	m.HandleFunc("GET /api/runs", handle(s.runs))
 	m.HandleFunc("GET /api/runs/{id}", handle(s.run))
 	m.HandleFunc("GET /api/runs/{id}/log", s.log)
+	m.HandleFunc("GET /api/runs/{id}/outputs", handle(s.outputs))
 	m.HandleFunc("POST /api/runs/{id}/cancel", handle(s.cancel))
 	m.HandleFunc("POST /api/runs/{id}/retry", handle(s.retry))
 	m.HandleFunc("POST /api/pipelines/{name}/runs", handle(s.trigger))
@@ -83,6 +84,25 @@ func (s *server) run(r *http.Request) (Run, error) {
 		return Run{}, err
 	}
 	return runView(run), nil
+}
+
+// outputs gives what the jobs of a run wrote for later ones, by job and name.
+func (s *server) outputs(r *http.Request) (map[string]map[string]string, error) {
+	n, err := id(r)
+	if err != nil {
+		return nil, err
+	}
+	run, err := s.oneRun(r, n)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]map[string]string{}
+	for _, j := range run.Jobs {
+		if len(j.Outputs) > 0 {
+			all[j.Name] = j.Outputs
+		}
+	}
+	return all, nil
 }
 
 // oneRun reads a run that somebody asked for by its number.
