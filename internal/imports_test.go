@@ -20,6 +20,7 @@ var may = map[string][]string{
 	"internal/git":        {"internal/deploy"},
 	"internal/store":      {"internal/deploy"},
 	"internal/web":        {"internal/deploy"},
+	"internal/notify":     {"internal/deploy"},
 	"internal/release":    {"internal/deploy"},
 	"internal/adopt":      {"internal/release", "internal/git", "internal/config", "internal/deploy"},
 	"internal/agent/wire": {"internal/deploy"},
@@ -28,7 +29,7 @@ var may = map[string][]string{
 	"internal/pipeline":   {"internal/host", "internal/git", "internal/deploy"},
 	"internal/daemon": {
 		"internal/config", "internal/receiver", "internal/pipeline", "internal/store", "internal/web", "internal/host",
-		"internal/git", "internal/deploy",
+		"internal/git", "internal/notify", "internal/deploy",
 	},
 	"internal/doctor":          {"internal/config", "internal/git", "internal/web", "internal/deploy", "systemd"},
 	"internal/store/storetest": {"internal/deploy"},

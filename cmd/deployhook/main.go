@@ -143,6 +143,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.triggerCommand(), a.runsCommand(), a.runCommand(), a.logsCommand(), a.cancelCommand(), a.retryCommand(),
 		a.releasesCommand(), a.rollbackCommand(), a.holdCommand(), a.unholdCommand(), a.lockCommand(), a.unlockCommand(),
 		a.deliveriesCommand(), a.deliveryCommand(), a.replayCommand(), a.explainCommand(), a.adoptCommand(), a.cacheCommand(),
+		a.tokenCommand(),
 	)
 	grouped(root)
 	return root

@@ -29,6 +29,7 @@ type builder struct {
 	used    map[string]bool // secrets that are named
 	places  []releaseUse    // in the order written
 	hosts   hostSet
+	notices *node // top level's notify
 }
 
 func (c *checker) build(top *node) *deploy.Config {
@@ -51,6 +52,9 @@ func (c *checker) build(top *node) *deploy.Config {
 		}
 	}
 	b.readHosts(top.get("hosts"))
+	b.notices = top.get("notify")
+	b.cfg.Notify = b.notify(b.notices)
+	b.targets(top.get("targets"))
 	env := b.env(top.get("env"))
 	b.relative(top.get("defaults").get("working_dir")) // wrong also while no job has it
 	b.searchPath(top.get("defaults").get("path"))
@@ -185,6 +189,7 @@ func (b *builder) pipeline(name string, n *node, env []deploy.Variable, defaults
 		}
 	}
 	p.Cache = b.cache(&p, n)
+	b.notified(&p, n)
 	b.everyBranch(&p, n)
 	b.cfg.Pipelines = append(b.cfg.Pipelines, p)
 }

@@ -100,6 +100,19 @@ func (c *checker) check(v *value, p *place, path string) *node {
 		return c.scalar(n, p)
 	case secret:
 		return c.secret(n)
+	case secretList:
+		return c.secretList(n)
+	case address:
+		return c.addressForm(n)
+	case trueOrMap:
+		if v.isMap {
+			return c.keys(n, p)
+		}
+		if !v.scalar || v.text != "true" {
+			return bad("true is wanted here, or a section with %s", listed(p.now(), 4))
+		}
+		n.text = v.text
+		return n
 	case keyFile:
 		return c.identityForm(n)
 	case sections:
@@ -335,7 +348,18 @@ func (c *checker) scalar(n *node, p *place) *node {
 			return bad("%v", err)
 		}
 	case expression:
-		if _, err := deploy.CompileExpr(v.text); err != nil {
+		compile := deploy.CompileExpr
+		if strings.HasSuffix(p.path, "notify[].if") {
+			compile = deploy.CompileNotice
+		}
+		if _, err := compile(v.text); err != nil {
+			return bad("%v", err)
+		}
+	case message:
+		if strings.TrimSpace(v.text) == "" {
+			return bad("this is empty: fill it in, or leave the key out")
+		}
+		if _, err := deploy.CompileNoticeTemplate(v.text); err != nil {
 			return bad("%v", err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,6 +63,9 @@ func Describe(w io.Writer, f *File) {
 	}
 	for i := range f.Deploy.Pipelines {
 		d.pipeline(&f.Deploy.Pipelines[i])
+	}
+	for i := range f.Deploy.Targets {
+		d.target(&f.Deploy.Targets[i])
 	}
 }
 
@@ -243,6 +247,9 @@ func (d *describer) pipeline(p *deploy.Pipeline) {
 	if len(p.Cache) > 0 {
 		d.line("cache", strings.Join(p.Cache, ", "))
 	}
+	for i := range p.Notify {
+		d.line("tells", notifyText(&p.Notify[i]))
+	}
 	for i := range p.Jobs {
 		d.job(at+".jobs."+p.Jobs[i].Name, &p.Jobs[i])
 	}
@@ -389,4 +396,57 @@ func limitsText(l deploy.Limits) string {
 		parts = append(parts, strconv.Itoa(l.PIDs)+" processes and threads")
 	}
 	return strings.Join(parts, ", ")
+}
+
+// notifyText says in words who is told what.
+func notifyText(x *deploy.Notify) string {
+	to := string(x.Kind)
+	switch x.Kind {
+	case deploy.NotifyWebhook:
+		to += " at " + receiverText(x.Literal, x.URL)
+	case deploy.NotifyTelegram:
+		to += " chat " + x.Chat
+	case deploy.NotifyEmail:
+		to += " to " + strings.Join(x.Email.To, ", ")
+	case deploy.NotifyStatus:
+		to += " on " + x.Forge
+		if x.Environment != "" {
+			to += " and deployments to " + x.Environment
+		}
+	}
+	if x.Name != string(x.Kind) {
+		to = x.Name + ", " + to
+	}
+	var on []string
+	for _, c := range x.On {
+		on = append(on, string(c))
+	}
+	to += ": " + strings.Join(on, ", ")
+	if x.If != nil {
+		to += ", if " + x.If.Source()
+	}
+	return to
+}
+
+// receiverText names where a webhook goes without what may be secret: scheme
+// and host, or where the address comes from.
+func receiverText(literal string, s *deploy.Secret) string {
+	if s != nil {
+		return "an address " + sourceText(*s)
+	}
+	u, err := url.Parse(literal)
+	if err != nil {
+		return "an address" // that was checked
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+func (d *describer) target(t *deploy.Target) {
+	d.head("target", t.Name)
+	d.line("address", receiverText(t.Literal, t.URL))
+	events := "all"
+	if len(t.Events) > 0 {
+		events = strings.Join(t.Events, ", ")
+	}
+	d.line("events", events, "targets."+t.Name+".events")
 }

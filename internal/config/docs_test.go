@@ -88,6 +88,22 @@ func TestReferenceHasEveryWordOfExpressions(t *testing.T) {
 			t.Errorf("%s: %v", w.name, err)
 		}
 	}
+	notice, not := deploy.NoticeWords()
+	var listed []string
+	for _, w := range noticeWords {
+		listed = append(listed, w.name)
+		if _, err := deploy.CompileNotice(w.name + " == nil"); err != nil {
+			t.Errorf("%s: %v", w.name, err)
+		}
+	}
+	if !slices.Equal(notice, listed) {
+		t.Errorf("the reference has the words %v for notifications, which have %v", listed, notice)
+	}
+	for _, name := range not {
+		if !strings.Contains(noticesText, "`"+name+"`") {
+			t.Errorf("the reference does not say that notifications have no %s", name)
+		}
+	}
 	names, functions := deploy.Words()
 	for _, name := range append(names, functions...) {
 		if !has[name] {
@@ -105,7 +121,10 @@ func TestReferenceHasEveryVariableOfSteps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := map[string]bool{"PAYLOAD_FILE": bytes.Contains(b, []byte(`"DEPLOYHOOK_PAYLOAD_FILE"`))}
+	made := map[string]bool{
+		"PAYLOAD_FILE": bytes.Contains(b, []byte(`"DEPLOYHOOK_PAYLOAD_FILE"`)),
+		"OUTPUT":       deploy.OutputVariable == "DEPLOYHOOK_OUTPUT", // the agent makes it
+	}
 	for _, m := range regexp.MustCompile(`\badd\("([A-Z_]+)"`).FindAllSubmatch(b, -1) {
 		made[string(m[1])] = true
 	}
@@ -181,14 +200,19 @@ pipelines.*.jobs.*.rollout: parallelism delay monitor failure_action
 notify[]: name webhook slack discord telegram email status on if text secret retry allow_private
 notify[].retry: limit delay factor
 pipelines.*.notify[]: name webhook slack discord telegram email status on if text secret retry allow_private
-targets.*: url events secret
+notify[].telegram: token chat server
+notify[].email: server tls username password from to
+notify[].status: token forge server environment
+pipelines.*.notify[].retry: limit delay factor
+targets.*: url events secret retry allow_private
+targets.*.retry: limit delay factor
 `
 
 // laterKeys are those whose part is not in this version.
 const laterKeys = `
-server.dashboard server.metrics server.retention hooks.*.signature hooks.*.allow environments notify targets
+server.dashboard server.metrics server.retention hooks.*.signature hooks.*.allow environments
 pipelines.*.on.schedule pipelines.*.on.manual pipelines.*.on.workflow_run pipelines.*.on.release pipelines.*.on.pipeline
-pipelines.*.concurrency.group pipelines.*.concurrency.cancel_in_progress pipelines.*.reconcile pipelines.*.notify pipelines.*.jobs.*.environment
+pipelines.*.concurrency.group pipelines.*.concurrency.cancel_in_progress pipelines.*.reconcile pipelines.*.jobs.*.environment
 pipelines.*.jobs.*.artifacts pipelines.*.jobs.*.healthcheck pipelines.*.jobs.*.rollout pipelines.*.jobs.*.before
 pipelines.*.jobs.*.after pipelines.*.jobs.*.on_rollback
 pipelines.*.jobs.*.release.copy pipelines.*.jobs.*.steps[].once pipelines.*.jobs.*.steps[].detach

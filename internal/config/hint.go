@@ -32,6 +32,8 @@ func (p *place) wanted() string {
 		return "a list of sections with " + listed(p.item.now(), 4)
 	case texts:
 		return "a text or a list of texts"
+	case trueOrMap:
+		return "true or a section with " + listed(p.now(), 4)
 	case textOrMap:
 		return "a path or a section with " + listed(p.now(), 4)
 	case number:
@@ -40,6 +42,8 @@ func (p *place) wanted() string {
 		return "a number"
 	case keyFile:
 		return "a path or a secret"
+	case address:
+		return "a URL or a secret"
 	case boolean:
 		return "true or false"
 	case duration:
@@ -139,6 +143,15 @@ var elsewhere = map[string]other{
 	"hosts.*.private_key":                          {"write identity_file", "identity_file"},
 	"hosts.*.proxy_jump":                           {"write jump", "jump"},
 	"hosts.*.password":                             {"deployhook logs in with keys alone: write identity_file", "identity_file"},
+	"notify[].url":                                 {"write webhook", "webhook"},
+	"notify[].events":                              {"write on", "on"},
+	"notify[].mail":                                {"write email", "email"},
+	"notify[].message":                             {"write text", "text"},
+	"pipelines.*.notify[].url":                     {"write webhook", "webhook"},
+	"pipelines.*.notify[].events":                  {"write on", "on"},
+	"pipelines.*.notify[].mail":                    {"write email", "email"},
+	"pipelines.*.notify[].message":                 {"write text", "text"},
+	"targets.*.webhook":                            {"write url", "url"},
 	"pipelines.*.steps":                            {"steps stand in a job, under jobs", "jobs"},
 	"pipelines.*.true":                             {"a YAML tool has made true of the word on: write on", "on"},
 	"pipelines.*.on.pull_request":                  {"pushes, and payloads of a hook, start pipelines", ""},

@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // kind is the form of a key's value.
 type kind int
@@ -24,12 +27,17 @@ const (
 	expression             // an if
 	textOrMap              // a text, or a section
 	mayBeEmpty             // on.push: a section that may be empty
+	address                // a URL, or a secret that is one
+	secretList             // a secret, or a list of them
+	trueOrMap              // true, or a section
+	message                // a text with ${{ }}
 )
 
 var kindNames = map[kind]string{
 	section: "section", names: "named sections", line: "text", text: "text", number: "whole number", decimal: "number", boolean: "true or false",
 	duration: "duration", size: "size", texts: "list of texts", variables: "variables", secret: "secret", keyFile: "path or secret", secretMap: "variables with secrets",
 	sections: "list of sections", expression: "expression", textOrMap: "text or section", mayBeEmpty: "section",
+	address: "URL or secret", secretList: "secret or list of secrets", trueOrMap: "true or section", message: "text with `${{ }}`",
 }
 
 // key is one line of the table: everything that is known of a key.
@@ -51,6 +59,9 @@ var ranges = map[string][2]int{
 	"pipelines.*.jobs.*.release.keep":        {1, 1000},
 	"pipelines.*.jobs.*.release.keep_failed": {0, 1000},
 	"pipelines.*.jobs.*.steps[].retry.limit": {0, 100},
+	"notify[].retry.limit":                   {1, 1000},
+	"pipelines.*.notify[].retry.limit":       {1, 1000},
+	"targets.*.retry.limit":                  {1, 1000},
 }
 
 // since is the version in which a key came; all of them came with the first.
@@ -58,7 +69,10 @@ const since = "0.1.0"
 
 // table is every key of deploy.yaml. The reader, the JSON schema, the
 // reference in docs and what check prints all come from it.
-var table = []key{
+var table = slices.Concat(sectionKeys, notifyKeys("notify"), notifyKeys("pipelines.*.notify"), targetKeys)
+
+// sectionKeys are all but those of notifications and targets.
+var sectionKeys = []key{
 	{"server", section, "", nil, false, "How the daemon itself runs. Each key can also be set by a variable (`DEPLOYHOOK_SERVER_LISTEN`) or a flag (`--server-listen`): a flag counts over a variable, a variable over the file."},
 	{"server.listen", line, "127.0.0.1:8484", nil, false, "Address for hooks, `/healthz` and `/readyz`."},
 	{"server.dashboard", line, "off", nil, true, "Address of the dashboard, or `off`."},
@@ -130,28 +144,6 @@ var table = []key{
 	{"environments.*.windows[].duration", duration, "", nil, true, "How long."},
 	{"environments.*.windows[].timezone", line, "", nil, true, "Zone of the times."},
 	{"environments.*.windows[].reason", line, "", nil, true, "Shown to those who wait."},
-	{"notify", sections, "", nil, true, "Messages about runs."},
-	{"notify[].name", line, "", nil, true, "Its name."},
-	{"notify[].webhook", line, "", nil, true, "A signed webhook."},
-	{"notify[].slack", line, "", nil, true, "A Slack channel."},
-	{"notify[].discord", line, "", nil, true, "A Discord channel."},
-	{"notify[].telegram", line, "", nil, true, "A Telegram chat."},
-	{"notify[].email", line, "", nil, true, "A mailbox."},
-	{"notify[].status", line, "", nil, true, "The forge's commit status."},
-	{"notify[].on", texts, "", nil, true, "States of a run that are told."},
-	{"notify[].if", expression, "", nil, true, "A further condition."},
-	{"notify[].text", text, "", nil, true, "What is said."},
-	{"notify[].secret", secret, "", nil, true, "Key of the signature."},
-	{"notify[].retry", section, "", nil, true, "How often it is tried again."},
-	{"notify[].retry.limit", number, "", nil, true, "Further tries."},
-	{"notify[].retry.delay", duration, "", nil, true, "Time before the second try."},
-	{"notify[].retry.factor", decimal, "", nil, true, "Each delay is the one before times this."},
-	{"notify[].allow_private", boolean, "", nil, true, "Private addresses are allowed."},
-	{"targets", names, "", nil, true, "Receivers of the application's own events."},
-	{"targets.*", section, "", nil, true, "A receiver."},
-	{"targets.*.url", line, "", nil, true, "Its address."},
-	{"targets.*.events", texts, "", nil, true, "Types of events that it gets."},
-	{"targets.*.secret", secret, "", nil, true, "Key of the signature."},
 
 	{"env", variables, "", nil, false, "Variables of every step. `${{ }}` may stand in values."},
 	{"defaults", section, "", nil, false, "What jobs have that do not say otherwise."},
@@ -208,23 +200,6 @@ var table = []key{
 	{"pipelines.*.concurrency.group", line, "", nil, true, "A lock for the whole run."},
 	{"pipelines.*.concurrency.cancel_in_progress", boolean, "", nil, true, "End what runs when a newer push comes."},
 	{"pipelines.*.reconcile", line, "", nil, true, "Find pushes whose webhook was lost."},
-	{"pipelines.*.notify", sections, "", nil, true, "Messages about its runs."},
-	{"pipelines.*.notify[].name", line, "", nil, true, "Its name."},
-	{"pipelines.*.notify[].webhook", line, "", nil, true, "A signed webhook."},
-	{"pipelines.*.notify[].slack", line, "", nil, true, "A Slack channel."},
-	{"pipelines.*.notify[].discord", line, "", nil, true, "A Discord channel."},
-	{"pipelines.*.notify[].telegram", line, "", nil, true, "A Telegram chat."},
-	{"pipelines.*.notify[].email", line, "", nil, true, "A mailbox."},
-	{"pipelines.*.notify[].status", line, "", nil, true, "The forge's commit status."},
-	{"pipelines.*.notify[].on", texts, "", nil, true, "States of a run that are told."},
-	{"pipelines.*.notify[].if", expression, "", nil, true, "A further condition."},
-	{"pipelines.*.notify[].text", text, "", nil, true, "What is said."},
-	{"pipelines.*.notify[].secret", secret, "", nil, true, "Key of the signature."},
-	{"pipelines.*.notify[].retry", section, "", nil, true, "How often it is tried again."},
-	{"pipelines.*.notify[].retry.limit", number, "", nil, true, "Further tries."},
-	{"pipelines.*.notify[].retry.delay", duration, "", nil, true, "Time before the second try."},
-	{"pipelines.*.notify[].retry.factor", decimal, "", nil, true, "Each delay is the one before times this."},
-	{"pipelines.*.notify[].allow_private", boolean, "", nil, true, "Private addresses are allowed."},
 	{"pipelines.*.jobs", names, "", nil, false, "Jobs, a chain in the order written: each needs the one before it, unless it says `needs`."},
 
 	{"pipelines.*.jobs.*", section, "", nil, false, "A test job, or with `release` a deploy job."},

@@ -22,13 +22,23 @@ var expressionWords = []word{
 	{"inputs.NAME", "Inputs of `deployhook trigger`."},
 	{"env.NAME", "Variables of the file, `env.NODE_ENV`; never the daemon's."},
 	{"job", "The job's key; only in jobs and steps."},
-	{"needs.JOB", "Jobs before this one: `needs.test.result` is `succeeded`, `failed`, `canceled` or `skipped`; a name with `-` is written `needs[\"my-job\"]`."},
+	{"needs.JOB", "Jobs before this one: `needs.test.result` is `succeeded`, `failed`, `canceled` or `skipped`; `needs.test.outputs.KEY` what its steps wrote to `$DEPLOYHOOK_OUTPUT`, null if nothing; a name with `-` is written `needs[\"my-job\"]`."},
 	{"environment", "Empty in this version."},
 	{"success()", "All jobs that this one needs, or steps before this one, succeeded. An `if` without one of these four has it before it."},
 	{"failure()", "One of them failed, or one that these need."},
 	{"canceled()", "One of them was canceled, or the run was; runs after a cancel too."},
 	{"always()", "True, whatever came before, a cancel included."},
 	{"changed(\"src/**\")", "A changed path matches the pattern."},
+}
+
+// noticeWords stand in if and text of notify alone.
+var noticeWords = []word{
+	{"run", "The run's number."},
+	{"pipeline", "The pipeline's name."},
+	{"state", "The run's state: `succeeded`, `failed`."},
+	{"change", "What is told: a state, or `recovered`, `superseded`, `rolled_back`, `waiting_for_approval`."},
+	{"cause", "Why it was canceled or skipped: `superseded by run 43`."},
+	{"error", "One sentence on what failed, of the run or the first of its jobs that has one."},
 }
 
 var stepVariables = []word{
@@ -53,6 +63,7 @@ var stepVariables = []word{
 	{"CURRENT_PATH", "The link to the live release."},
 	{"SHARED_PATH", "What all releases share."},
 	{"PAYLOAD_FILE", "File with the JSON that was sent; not set where none was."},
+	{"OUTPUT", "File for what later jobs are to know: lines `KEY=value` in it are `needs.JOB.outputs.KEY` there."},
 	{"ENVIRONMENT", "Empty in this version."},
 	{"RUN_URL", "Address of the run; empty without `server.url`."},
 }
@@ -61,6 +72,10 @@ var stepVariables = []word{
 func writeLanguage(b *bytes.Buffer) {
 	b.WriteString("\n## Expressions\n\n" + expressionsText + "\n| word | meaning |\n|---|---|\n")
 	for _, w := range expressionWords {
+		fmt.Fprintf(b, "| `%s` | %s |\n", w.name, cell(w.doc))
+	}
+	b.WriteString("\n" + noticesText + "\n| word | meaning |\n|---|---|\n")
+	for _, w := range noticeWords {
 		fmt.Fprintf(b, "| `%s` | %s |\n", w.name, cell(w.doc))
 	}
 	b.WriteString("\n## Variables of a step\n\n" + variablesText + "\n| variable | meaning |\n|---|---|\n")
@@ -84,6 +99,8 @@ Functions besides those below are ` + "`len lower upper trim int float string`" 
   with a NUL byte, fails the step. ` + "`+`" + ` makes texts of at most 1 MiB.
 - Unknown names, unknown jobs in ` + "`needs`" + ` and GitHub's ` + "`contains(a, b)`" + ` are errors of the file.
 `
+
+const noticesText = "In `if` and `text` of `notify` these stand besides; `job` is the first job that failed there, `needs` has all jobs\nof the run, and `payload` and `changed` are not there.\n"
 
 const variablesText = `Steps get ` + "`PATH, HOME, LANG, USER, SHELL`" + ` and ` + "`TMPDIR`" + ` as the agent has them, ` + "`CI=true`" + `,
 ` + "`DEPLOYHOOK=true`" + `, those of ` + "`env`" + ` and ` + "`secrets`" + `, and these. Nothing else of the daemon's own

@@ -15,6 +15,7 @@ func Reference() []byte {
 		{"secrets", "secrets", "A value never stands in deploy.yaml: it is read where it is used, each time anew. At most 64 KiB; one newline at its end is taken away. Values under 6 bytes are not masked in logs."},
 		{"hooks", "hooks", ""},
 		{"hosts", "hosts", "Where jobs run besides this machine. Everything that logs in as one user is one trust domain."},
+		{"notify and targets", "notify|targets", "Who is told what, at least once, in order for each target and run, and tried again for three days: [messages](messages.md)."},
 		{"env and defaults", "env|defaults", ""},
 		{"pipelines.NAME", "pipelines", "Keys of `pipelines.NAME` itself and of what starts it."},
 		{"pipelines.NAME.jobs.NAME", "pipelines.*.jobs", "A job without `release` is a test job: it gets a fresh workspace of the commit. A job with `release` is a deploy job."},
@@ -56,7 +57,7 @@ Every key of deploy.yaml, made from the table that also reads the file
   schema, with which editors complete keys.
 - ` + "`<<`" + ` takes over the keys of another section, but not among jobs: their order counts.
 - Values of ` + "`env`" + ` keep their literal text: ` + "`1.10`, `0644`, `yes`, `null`" + `. ` + "`${{ }}`" + ` stands in
-  them and nowhere else; see [expressions](#expressions).
+  them and in ` + "`text`" + ` of ` + "`notify`" + `, and nowhere else; see [expressions](#expressions).
 - A duration is ` + "`90s`, `30m`, `1h30m`" + `; a size ` + "`64 MiB`" + `.
 - Bounds: 1 MiB, 50,000 words and signs, 64 levels, 50,000 values with aliases counted as
   often as they are used.

@@ -71,8 +71,14 @@ func schemaOf(p *place) map[string]any {
 		takeOver(s, variablePattern)
 		s["type"] = "object"
 		s["additionalProperties"] = aSecret
-	case secret, keyFile:
+	case secret, keyFile, address:
 		s["anyOf"] = aSecret["anyOf"]
+	case secretList:
+		s["anyOf"] = []any{aSecret, map[string]any{"type": "array", "minItems": 1, "items": aSecret}}
+	case trueOrMap:
+		schemaKeys(s, p, "object")
+		s["type"] = []string{"object", "boolean"}
+		s["not"] = map[string]any{"const": false}
 	case sections:
 		s["type"] = "array"
 		item := map[string]any{}

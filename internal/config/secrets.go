@@ -138,8 +138,8 @@ func runSecret(ctx context.Context, command string) ([]byte, error) {
 }
 
 // CheckSecrets reads the secrets of a file. A hook must not start with a
-// secret that is empty, short or unreadable: that is an error; what else is
-// worth a word is a warning. Commands are run for hooks alone.
+// secret that is empty, short or unreadable, and nothing is signed with a
+// short key: those are errors; what else is worth a word is a warning. Commands are run for hooks alone.
 func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 	problem := f.problem
 	seen := map[deploy.Secret]bool{}
@@ -166,6 +166,7 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 			}
 		}
 	}
+	signs := signingKeys(f.Deploy)
 	for _, s := range secretsOf(f.Deploy) {
 		if seen[s] || s.Command != "" {
 			continue
@@ -181,6 +182,8 @@ func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 		}
 		if err != nil {
 			warnings = append(warnings, problem(path, "%s", reason(s, err)))
+		} else if n := len([]rune(v)); signs[s] && n < secretLeast {
+			errs = append(errs, problem(path, "it has %s, and a key of signatures has %d at least: make one with openssl rand -hex 32", counted(n, "character"), secretLeast))
 		} else if len(v) < maskLeast {
 			warnings = append(warnings, problem(path, "it has %s; values under %d bytes are not masked in logs", counted(len(v), "byte"), maskLeast))
 		}
@@ -279,5 +282,5 @@ func secretsOf(cfg *deploy.Config) []deploy.Secret {
 			}
 		}
 	}
-	return list
+	return append(list, notifySecrets(cfg)...)
 }

@@ -14,6 +14,8 @@ type Config struct {
 	Secrets   []Secret
 	Hosts     []Host     // over SSH; [Local] is not among them
 	Pipelines []Pipeline // in the order written
+	Notify    []Notify   // of all pipelines: each of those has them too
+	Targets   []Target   // in the order written
 }
 
 // Hook is an inbound endpoint, POST /hooks/NAME.
@@ -93,6 +95,7 @@ type Pipeline struct {
 	Env        []Variable // top level's first, then the pipeline's
 	Queue      QueuePolicy
 	Cache      []string // directories kept between test jobs, relative to the workspace
+	Notify     []Notify // top level's first, then the pipeline's
 	Jobs       []Job    // in the order written; Needs already says the chain
 }
 

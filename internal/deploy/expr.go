@@ -37,6 +37,7 @@ type Scope struct {
 	Status      Status
 	Environment string
 	Changed     func(glob string) bool // nil = no path has changed
+	Notice      *Notice                // of a notification; nil elsewhere
 }
 
 // NeedResult is what a job came to, for those after it.
@@ -59,10 +60,23 @@ var textNames = []string{"event", "branch", "tag", "sha", "ref", "before", "acto
 
 var exprFunctions = []string{"success", "failure", "always", "canceled", "changed"}
 
+// NoticeWords are the names that a notification's expressions have besides,
+// and the words that they do not have.
+func NoticeWords() (names, not []string) {
+	return slices.Clone(noticeNames), slices.Clone(notNoticeNames)
+}
+
 // Words are the names and the functions that expressions have.
 func Words() (names, functions []string) {
 	return slices.Clone(exprNames), slices.Clone(exprFunctions)
 }
+
+// noticeNames are those that a notification's expressions have besides.
+var noticeNames = []string{"run", "pipeline", "state", "change", "cause", "error"}
+
+// notNoticeNames are those that they do not have: what was sent and what has
+// changed are not asked for again when a run has ended.
+var notNoticeNames = []string{"payload", "changed"}
 
 // exprBuiltins are those of the library that neither loop nor allocate much.
 var exprBuiltins = []string{"len", "lower", "upper", "trim", "int", "float", "string"}
@@ -71,7 +85,13 @@ var exprBuiltins = []string{"len", "lower", "upper", "trim", "int", "float", "st
 const getFunction = "__get"
 
 // CompileExpr checks an expression. The error is one sentence.
-func CompileExpr(src string) (*Expr, error) {
+func CompileExpr(src string) (*Expr, error) { return compileExpr(src, false) }
+
+// CompileNotice is [CompileExpr] for the if of a notification, which has the
+// names of [Notice] besides.
+func CompileNotice(src string) (*Expr, error) { return compileExpr(src, true) }
+
+func compileExpr(src string, notice bool) (*Expr, error) {
 	if len(src) > exprBytes {
 		return nil, fmt.Errorf("the expression has %d bytes; at most %d are allowed", len(src), exprBytes)
 	}
@@ -81,7 +101,7 @@ func CompileExpr(src string) (*Expr, error) {
 	if strings.Contains(src, "${{") {
 		return nil, errors.New("an if is a bare expression: leave out ${{ and }}")
 	}
-	names := &nameVisitor{names: map[string]bool{}, bare: map[*ast.Node]string{}}
+	names := &nameVisitor{names: map[string]bool{}, bare: map[*ast.Node]string{}, notice: notice}
 	opts := []expr.Option{
 		expr.Env(exprEnv()), expr.MaxNodes(exprNodes), expr.DisableAllBuiltins(),
 		expr.Patch(names), expr.Patch(memberPatch{}), expr.Function(getFunction, get),
@@ -188,7 +208,13 @@ func (s *Scope) env(usesPayload bool) map[string]any {
 	if sha == "" {
 		sha = ev.Commit
 	}
+	about := s.Notice
+	if about == nil {
+		about = &Notice{}
+	}
 	return map[string]any{
+		"run": int(about.Run), "pipeline": about.Pipeline, "state": string(about.State), "change": string(about.Change),
+		"cause": about.Cause, "error": about.Error,
 		"event": string(ev.Kind), "branch": ev.Branch, "tag": ev.Tag, "sha": sha, "ref": ev.Ref, "before": ev.Before,
 		"actor": ev.Actor, "repo": ev.Repository, "message": ev.Message, "payload": payload, "inputs": inputs,
 		"env": env, "job": s.Job, "needs": needs, "environment": s.Environment,
@@ -203,7 +229,7 @@ func (s *Scope) env(usesPayload bool) map[string]any {
 // exprEnv has the types of all names: what is an outsider's may be anything.
 func exprEnv() map[string]any {
 	env := (&Scope{}).env(false)
-	for _, n := range exprNames {
+	for _, n := range slices.Concat(exprNames, noticeNames) {
 		env[n] = any(nil)
 	}
 	return env

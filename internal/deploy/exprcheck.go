@@ -18,6 +18,8 @@ type nameVisitor struct {
 	needs []string
 	bare  map[*ast.Node]string // functions that stand without a call, so far
 	err   error
+
+	notice bool // a notification's
 }
 
 func (v *nameVisitor) Visit(node *ast.Node) {
@@ -43,6 +45,13 @@ func (v *nameVisitor) Visit(node *ast.Node) {
 func (v *nameVisitor) name(name string, node *ast.Node) {
 	v.names[name] = true
 	switch {
+	case v.notice && slices.Contains(noticeNames, name):
+	case v.notice && slices.Contains(notNoticeNames, name):
+		v.fail(fmt.Errorf("%s has no meaning in a notification: names are those of the run, like state, error, branch, sha, actor and needs", name))
+	case v.notice && (name == "secrets" || name == "secret"):
+		v.fail(errors.New("secrets are not part of messages: what they say leaves this machine"))
+	case slices.Contains(noticeNames, name):
+		v.fail(fmt.Errorf("%s has a meaning only in notify", name))
 	case slices.Contains(exprFunctions, name):
 		v.bare[node] = name
 	case slices.Contains(exprNames, name) || slices.Contains(exprBuiltins, name):
@@ -51,7 +60,11 @@ func (v *nameVisitor) name(name string, node *ast.Node) {
 	case elsewhereNames[name] != "":
 		v.fail(fmt.Errorf("unknown name %q; %s", name, elsewhereNames[name]))
 	default:
-		hint := DidYouMean(name, slices.Concat(exprNames, exprFunctions))
+		known := slices.Concat(exprNames, exprFunctions)
+		if v.notice {
+			known = append(known, noticeNames...)
+		}
+		hint := DidYouMean(name, known)
 		if hint == "" {
 			hint = "; text stands in quotes"
 		}
@@ -116,7 +129,7 @@ func (v *nameVisitor) member(n *ast.MemberNode) {
 		}
 	case slices.Contains(textNames, base.Value) && base.Value == "event":
 		v.fail(errors.New("event is text, like \"push\"; what was sent is payload"))
-	case slices.Contains(textNames, base.Value):
+	case slices.Contains(textNames, base.Value), slices.Contains(noticeNames, base.Value):
 		v.fail(fmt.Errorf("%s is text and has no members", base.Value))
 	}
 }

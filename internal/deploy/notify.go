@@ -37,7 +37,10 @@ type Notify struct {
 	URL          *Secret  // webhook, slack, discord: the address is a secret; nil = Literal
 	Literal      string   // webhook, slack, discord: the address as it is written
 	Chat         string   // telegram: id or @name
-	Token        *Secret  // telegram: the bot's
+	Token        *Secret  // telegram: the bot's; status: the forge's
+	Server       string   // telegram, status: where the API is, without a slash at its end
+	Forge        string   // status: github, gitlab, gitea or forgejo
+	Environment  string   // status: runs are deployments to it too; empty = they are not
 	Email        *Email   // email
 	On           []Change // never empty
 	If           *Expr    // nil = always
@@ -89,10 +92,11 @@ type AppEvent struct {
 type Notification struct {
 	ID       int64
 	Key      string // stable, for the receiver to drop repeats: webhook-id
-	Target   string // what order and circuit go by: PIPELINE/NAME of notify, or targets/NAME
+	Target   string // what order and circuit go by: PIPELINE/NAME of notify, or targets//NAME
 	Run      int64  // 0 = an event of the application
 	Event    int64  // AppEvent's; 0 = of a run
 	Change   Change // of a run
+	Type     string // of the webhook's body: "run.failed", or that of the event
 	Config   string // digest of the config that it is sent under
 	Body     []byte // JSON of the run as it was, or of the event: the data of a webhook
 	Created  time.Time
@@ -100,4 +104,7 @@ type Notification struct {
 	Attempts int
 	Next     time.Time // of the next try, while it waits
 	Error    string    // of the last try
+	Since    time.Time // from when its three days count: Created, or when it was sent again by hand
+	Ended    time.Time // zero = not yet
+	Tries    []NotifyTry
 }

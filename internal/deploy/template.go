@@ -21,7 +21,13 @@ type templatePart struct {
 }
 
 // CompileTemplate checks the expressions in a value.
-func CompileTemplate(src string) (Template, error) {
+func CompileTemplate(src string) (Template, error) { return compileTemplate(src, false) }
+
+// CompileNoticeTemplate is [CompileTemplate] for the text of a notification,
+// which has the names of [Notice] besides.
+func CompileNoticeTemplate(src string) (Template, error) { return compileTemplate(src, true) }
+
+func compileTemplate(src string, notice bool) (Template, error) {
 	t := Template{source: src}
 	rest := src
 	for {
@@ -36,7 +42,7 @@ func CompileTemplate(src string) (Template, error) {
 		if !closed {
 			return Template{}, errors.New("${{ has no }}")
 		}
-		e, err := CompileExpr(inside)
+		e, err := compileExpr(inside, notice)
 		if err != nil {
 			return Template{}, fmt.Errorf("${{%s}}: %w", inside, err)
 		}
