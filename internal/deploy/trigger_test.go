@@ -176,7 +176,7 @@ func TestExpressionsAreBoundedInTime(t *testing.T) {
 	for src, want := range map[string]string{
 		`payload.text matches "(x{1,30}){1,30}y"`:                      "it takes more than 100 million steps",
 		repeated(`payload.text contains "zz"`, " || ", 60):             "it takes more than 100 million steps",
-		repeated(`payload.list contains "y"`, " || ", 60):             "it takes more than 100 million steps",
+		repeated(`payload.list contains "y"`, " || ", 60):              "it takes more than 100 million steps",
 		repeated(`payload.deep != payload.deep`, " || ", 60):           "it takes more than 100 million steps",
 		repeated(`lower(payload.text) == "y"`, " || ", 60):             "it takes more than 100 million steps",
 		`payload.text matches payload.pattern`:                         "at most 1000 are allowed",
