@@ -94,7 +94,7 @@ func failedRun() *deploy.Run {
 			{NewJob: deploy.NewJob{Name: "test"}, State: deploy.Succeeded, Begun: true},
 			{
 				NewJob: deploy.NewJob{Name: "deploy", Deploys: true}, State: deploy.Failed, Begun: true,
-				HostRuns: []deploy.RunHost{{Name: "web-1", State: deploy.Failed, Steps: []deploy.RunStep{
+				HostRuns: []deploy.RunHost{{HostState: deploy.HostState{Name: "web-1", State: deploy.Failed}, Steps: []deploy.RunStep{
 					{Name: "migrate", State: deploy.Failed, ExitCode: exit(1), Error: "exit status 1"},
 				}}},
 			},

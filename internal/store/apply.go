@@ -170,8 +170,16 @@ func (t *tx) settle(run int64, at time.Time) error {
 	err = t.exec(`UPDATE runs SET state = ?, cause = ?, error = ?, waiting_for = ?, ended_ms = ?,
 			started_ms = CASE WHEN started_ms = 0 AND EXISTS (SELECT 1 FROM jobs WHERE jobs.run = runs.id AND attempt > 0) THEN ? ELSE started_ms END
 		WHERE id = ?`, state, cause, fault, waiting, ended, started, run)
-	if err != nil || !before.wanted || before.state == state && before.waiting == waiting {
+	if err != nil {
 		return err
+	}
+	if state == deploy.Succeeded && before.state != state {
+		if err := t.follow(run, at); err != nil {
+			return err
+		}
+	}
+	if !before.wanted || before.state == state && before.waiting == waiting {
+		return nil
 	}
 	return t.happened(run, before.state, before.waiting, at)
 }

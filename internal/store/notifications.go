@@ -82,12 +82,9 @@ type listened struct {
 }
 
 func (t *tx) listened(run int64) (l listened, err error) {
-	if t.w.teller == nil {
-		return l, nil
-	}
 	var pipeline, config string
 	_, err = t.row(`SELECT state, waiting_for, pipeline, config FROM runs WHERE id = ?`, []any{run}, &l.state, &l.waiting, &pipeline, &config)
-	l.wanted = err == nil && t.w.teller.Listens(config, pipeline)
+	l.wanted = err == nil && t.w.teller != nil && t.w.teller.Listens(config, pipeline)
 	return l, err
 }
 
