@@ -210,7 +210,7 @@ targets.*.retry: limit delay factor
 
 // laterKeys are those whose part is not in this version.
 const laterKeys = `
-server.dashboard server.metrics server.retention hooks.*.signature hooks.*.allow environments
+server.dashboard server.metrics server.retention environments
 pipelines.*.concurrency.group pipelines.*.concurrency.cancel_in_progress pipelines.*.reconcile pipelines.*.jobs.*.environment
 pipelines.*.jobs.*.artifacts pipelines.*.jobs.*.healthcheck pipelines.*.jobs.*.rollout pipelines.*.jobs.*.before
 pipelines.*.jobs.*.after pipelines.*.jobs.*.on_rollback

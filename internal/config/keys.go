@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"deployhook/internal/deploy"
 )
 
 // kind is the form of a key's value.
@@ -21,6 +23,7 @@ const (
 	texts                  // a list of texts; one alone may stand without the list
 	variables              // NAME: value; values keep their literal text
 	secret                 // a name of secrets, or an object with its source
+	secretList             // one, or a list of them
 	keyFile                // a path, or a secret
 	secretMap              // NAME: secret
 	sections               // a list of sections
@@ -28,16 +31,15 @@ const (
 	textOrMap              // a text, or a section
 	mayBeEmpty             // on.push: a section that may be empty
 	address                // a URL, or a secret that is one
-	secretList             // a secret, or a list of them
 	trueOrMap              // true, or a section
 	message                // a text with ${{ }}
 )
 
 var kindNames = map[kind]string{
 	section: "section", names: "named sections", line: "text", text: "text", number: "whole number", decimal: "number", boolean: "true or false",
-	duration: "duration", size: "size", texts: "list of texts", variables: "variables", secret: "secret", keyFile: "path or secret", secretMap: "variables with secrets",
+	duration: "duration", size: "size", texts: "list of texts", variables: "variables", secret: "secret", secretList: "secret or list of secrets", keyFile: "path or secret", secretMap: "variables with secrets",
 	sections: "list of sections", expression: "expression", textOrMap: "text or section", mayBeEmpty: "section",
-	address: "URL or secret", secretList: "secret or list of secrets", trueOrMap: "true or section", message: "text with `${{ }}`",
+	address: "URL or secret", trueOrMap: "true or section", message: "text with `${{ }}`",
 }
 
 // key is one line of the table: everything that is known of a key.
@@ -108,15 +110,15 @@ var sectionKeys = []key{
 
 	{"hooks", names, "", nil, false, "Inbound endpoints: `POST /hooks/NAME`."},
 	{"hooks.*", section, "", nil, false, "One endpoint."},
-	{"hooks.*.provider", line, "github", []string{"github", "generic"}, false, "Who sends to it."},
-	{"hooks.*.secret", secret, "", nil, false, "Key of the signature, 16 characters or more."},
-	{"hooks.*.token", secret, "", nil, false, "Token in the URL (`?token=`) or in `Authorization: Bearer`, 16 characters or more. With a secret too, both must be right."},
-	{"hooks.*.signature", section, "", nil, true, "How a generic sender signs."},
-	{"hooks.*.signature.header", line, "", nil, true, "Header with the signature."},
-	{"hooks.*.signature.algorithm", line, "", nil, true, "Hash of the HMAC."},
-	{"hooks.*.signature.encoding", line, "", nil, true, "hex or base64."},
-	{"hooks.*.signature.prefix", line, "", nil, true, "What stands before it."},
-	{"hooks.*.allow", texts, "", nil, true, "Networks that may send."},
+	{"hooks.*.provider", line, "github", deploy.Providers, false, "Who sends to it, and so how it is verified; see [hooks](hooks.md)."},
+	{"hooks.*.secret", secretList, "", nil, false, "Key of the signature, 16 characters or more; with `azure` it is `user:password`. A list is a rotation: any one verifies."},
+	{"hooks.*.token", secretList, "", nil, false, "Token in the URL (`?token=`) or in `Authorization: Bearer`, with `gitlab` in `X-Gitlab-Token`, 16 characters or more; a list as above. With a secret too, both must be right."},
+	{"hooks.*.signature", section, "", nil, false, "How a generic sender signs the raw body: an HMAC with the secret as its key."},
+	{"hooks.*.signature.header", line, "X-Hub-Signature-256", nil, false, "Header with the signature."},
+	{"hooks.*.signature.algorithm", line, "sha256", []string{"sha256", "sha512", "sha1"}, false, "Hash of the HMAC."},
+	{"hooks.*.signature.encoding", line, "hex", []string{"hex", "base64"}, false, "How its bytes are written."},
+	{"hooks.*.signature.prefix", text, "(sha256= in the default header, else nothing)", nil, false, "What stands before it."},
+	{"hooks.*.allow", texts, "", nil, false, "Networks and addresses that may send, and `github` for those that GitHub publishes (`deployhook hooks ranges` fetches them). Without it everybody may, who has the secret."},
 
 	{"hosts", names, "", nil, false, "Machines over SSH, at most 1000. This one is always there, as `local`."},
 	{"hosts.*", section, "", nil, false, "A machine with sshd, and a home that can be written, is enough: deployhook brings itself there."},

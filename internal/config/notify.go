@@ -83,28 +83,6 @@ var targetKeys = append([]key{
 	{"targets.*.allow_private", boolean, "false", nil, false, "A name that stands for a private, link-local or loopback address is connected to."},
 }, retryKeys("targets.*.retry")...)
 
-// secretList reads a secret, or several for a rotation.
-func (c *checker) secretList(n *node) *node {
-	list := []*value{n.v}
-	if n.v.isList {
-		list = n.v.list
-		if len(list) == 0 {
-			c.bad(n, "the list is empty: a secret is wanted here")
-			return nil
-		}
-	}
-	for i, v := range list {
-		path := n.path
-		if n.v.isList {
-			path = fmt.Sprintf("%s[%d]", path, i)
-		}
-		if k := c.secret(&node{v: v, path: path}); k != nil {
-			n.items = append(n.items, k)
-		}
-	}
-	return n
-}
-
 // addressForm is the form of a URL that may be a secret. What is neither is
 // not repeated: it may be one.
 func (c *checker) addressForm(n *node) *node {

@@ -74,7 +74,7 @@ func schemaOf(p *place) map[string]any {
 	case secret, keyFile, address:
 		s["anyOf"] = aSecret["anyOf"]
 	case secretList:
-		s["anyOf"] = []any{aSecret, map[string]any{"type": "array", "minItems": 1, "items": aSecret}}
+		s["anyOf"] = append([]any{map[string]any{"type": "array", "items": aSecret, "minItems": 1, "maxItems": secretsMost}}, aSecret["anyOf"].([]any)...)
 	case trueOrMap:
 		schemaKeys(s, p, "object")
 		s["type"] = []string{"object", "boolean"}
