@@ -36,7 +36,7 @@ var groups = []struct {
 	{"Looking", []string{"runs", "run", "logs", "releases", "deliveries", "delivery", "explain", "cache"}},
 	{"Acting", []string{"trigger", "retry", "cancel", "rollback", "replay"}},
 	{"Keeping back", []string{"hold", "unhold", "lock", "unlock"}},
-	{"The daemon and its file", []string{"init", "adopt", "serve", "check", "doctor", "reload", "schema", "version", "completion", "help", "agent"}},
+	{"The daemon and its file", []string{"init", "adopt", "serve", "check", "doctor", "hooks", "reload", "schema", "version", "completion", "help", "agent"}},
 }
 
 // grouped puts the commands into their groups.

@@ -74,6 +74,7 @@ type Receiver struct {
 	large    chan struct{} // holds one while a large body is verified and read
 	refused  refusals
 	commands commandSecrets
+	trials   trials
 }
 
 // New makes a receiver.
@@ -113,7 +114,11 @@ func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		status, a = rc.refusal(w, r, err)
 	} else {
-		rc.o.Log.Info("delivery accepted", "delivery", a.Delivery, "hook", hookName(r), "status", status, "runs", a.Runs,
+		message := "delivery accepted"
+		if a.Delivery == 0 {
+			message = "test of a hook accepted"
+		}
+		rc.o.Log.Info(message, "delivery", a.Delivery, "hook", hookName(r), "status", status, "runs", a.Runs,
 			"from", rc.address(r), "took", time.Since(began).Round(time.Microsecond))
 	}
 	if a.Runs == nil {
@@ -191,9 +196,14 @@ func (rc *Receiver) take(w http.ResponseWriter, r *http.Request) (int, answer, e
 	if err != nil {
 		return 0, answer{}, err
 	}
+	trial := rc.arrived(r, hook.Name, body)
 	d, runs, err := rc.decide(r, cfg, hook, body)
 	if err != nil {
 		return 0, answer{}, err
+	}
+	if trial != nil {
+		trial.verified()
+		return http.StatusOK, answer{Message: trialTaken}, nil
 	}
 	// A sender that hangs up now has sent a good delivery all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeTime)

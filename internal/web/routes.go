@@ -31,6 +31,7 @@ func routes(s *server) http.Handler {
 		return s.Caches.Caches(r.Context(), r.URL.Query().Get("pipeline"))
 	}))
 	m.HandleFunc("POST /api/caches/clear", handle(s.clearCaches))
+	m.HandleFunc("POST /api/hooks/{name}/test", handle(s.testHook))
 	m.HandleFunc("POST /api/reload", handle(s.reload))
 	return m
 }
@@ -277,4 +278,12 @@ func (s *server) clearCaches(r *http.Request) (deploy.CacheReport, error) {
 func (s *server) reload(r *http.Request) (done, error) {
 	text, err := s.Reload(r.Context())
 	return done{text}, err
+}
+
+func (s *server) testHook(r *http.Request) (deploy.HookTest, error) {
+	t, err := s.TestHook(r.Context(), r.PathValue("name"))
+	if errors.Is(err, deploy.ErrNotFound) {
+		err = hinted{err, "deployhook hooks lists them"}
+	}
+	return t, err
 }

@@ -67,6 +67,7 @@ type Options struct {
 	Report   func() deploy.DaemonReport
 	Agents   func(ctx context.Context) []deploy.AgentReport
 	Caches   Caches
+	TestHook func(ctx context.Context, name string) (deploy.HookTest, error)
 	Log      *slog.Logger
 }
 
