@@ -455,10 +455,12 @@ pipelines:
 	gone := begin("a deleted branch")
 	f.git("push", "-q", "origin", "--delete", "feature")
 	f.nothing(s, gone, "delete", "")
+	f.nothing(s, gone, "pull_request", "") // it is closed with its branch
 
 	gone = begin("a deleted tag")
 	f.git("push", "-q", "origin", "--delete", "v1")
-	f.nothing(s, gone, "push", "")
+	f.nothing(s, gone, "push", "tag v1")
+	f.nothing(s, gone, "delete", "")
 
 	again := begin("a redelivery")
 	f.redeliver(f.got(s, forced, "push"))
@@ -476,6 +478,16 @@ pipelines:
 	f.api("POST", "/repos/alice/shop/releases", map[string]any{"tag_name": "v2", "name": "Two"}, nil)
 	f.got(s, released, "release")
 	s.wantLive("forced")
+
+	form := begin("a push as a form")
+	f.api("PATCH", fmt.Sprintf("/repos/alice/shop/hooks/%d", f.hook), map[string]any{
+		"config": map[string]string{"url": to + "/hooks/forge", "content_type": "form", "secret": forgeSecret},
+	}, nil)
+	f.git("checkout", "-q", "main")
+	f.commit("form")
+	f.git("push", "-q", "origin", "main")
+	s.want(f.started(s, form, "push"), "succeeded")
+	s.wantLive("form")
 
 	if to := os.Getenv("DEPLOYHOOK_FORGE_RECORD"); to != "" {
 		f.write(to)
