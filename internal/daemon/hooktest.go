@@ -171,6 +171,9 @@ func judge(try *deploy.HookTry, o receiver.TrialOutcome, res *http.Response, rig
 	case o.From == "":
 		try.Text += ", but not by this daemon: another program or another deployhook is there, or what stands in front answers itself or drops the header " + receiver.TrialHeader
 		try.Fix = wayFix
+	case code == http.StatusForbidden:
+		try.Text += ": it came from " + o.From
+		try.Fix = "put " + o.From + " into the hook's allow for as long as it is tested from here"
 	case o.Changed:
 		try.Text += ": something between changes bodies, and a signature does not fit any more then"
 		try.Fix = wayFix

@@ -191,12 +191,13 @@ func (rc *Receiver) take(w http.ResponseWriter, r *http.Request) (int, answer, e
 		w.Header().Set("Allow", http.MethodPost)
 		return 0, answer{}, refuse(http.StatusMethodNotAllowed, "a webhook is a POST, not a %s", clip(r.Method))
 	}
+	trial := rc.arrived(r, hook.Name)
 	body, free, err := rc.body(w, r)
 	defer free()
 	if err != nil {
 		return 0, answer{}, err
 	}
-	trial := rc.arrived(r, hook.Name, body)
+	trial.compare(body)
 	d, runs, err := rc.decide(r, cfg, hook, body)
 	if err != nil {
 		return 0, answer{}, err
