@@ -107,13 +107,13 @@ func (a *app) webhookSetup(ctx context.Context, repository, hookName, tokenFrom 
 	}
 	s := &webhookSetup{repository: owned, hook: hook.Name, webhook: setup.Webhook{URL: strings.TrimSuffix(f.Server.URL, "/") + "/hooks/" + hook.Name}}
 	s.webhook.Events = eventsFor(f.Deploy, identity, hook.Name)
-	if hook.Secret != nil {
-		if s.webhook.Secret, err = secretFor(ctx, f, *hook.Secret); err != nil {
+	if len(hook.Secrets) > 0 {
+		if s.webhook.Secret, err = secretFor(ctx, f, hook.Secrets[0]); err != nil {
 			return nil, err
 		}
 	}
-	if hook.Token != nil { // GitHub sends no header of ours: it goes into the address
-		token, err := secretFor(ctx, f, *hook.Token)
+	if len(hook.Tokens) > 0 { // GitHub sends no header of ours: it goes into the address
+		token, err := secretFor(ctx, f, hook.Tokens[0])
 		if err != nil {
 			return nil, err
 		}

@@ -22,8 +22,8 @@ func (b *builder) triggers(p *deploy.Pipeline, n *node) {
 		if b.absent(n, "hook") {
 			p.Hook = b.onlyHook(n, push)
 		}
-		if h := b.cfg.Hook(p.Hook); h != nil && h.Provider == "generic" && !b.within("hooks."+h.Name) {
-			b.warn(push, "pushes do not come through a generic hook: hook %s starts nothing here", h.Name)
+		if h := b.cfg.Hook(p.Hook); h != nil && !h.BringsPushes() && !b.within("hooks."+h.Name) {
+			b.warn(push, "pushes do not come through a %s hook: hook %s starts nothing here", h.Provider, h.Name)
 		}
 	}
 	if h := on.get("hook"); h != nil {
@@ -40,8 +40,8 @@ func (b *builder) triggers(p *deploy.Pipeline, n *node) {
 				}
 			}
 		}
-		if x := b.cfg.Hook(p.On.Hook.Name); x != nil && x.Provider != "generic" && !b.within("hooks."+x.Name) {
-			b.warn(h, "payloads of a %s hook start nothing here: on.hook is for a generic hook", x.Provider)
+		if x := b.cfg.Hook(p.On.Hook.Name); x != nil && x.BringsPushes() && !b.within("hooks."+x.Name) {
+			b.warn(h, "payloads of a %s hook start nothing here: on.hook is for generic, standard and stripe hooks", x.Provider)
 		}
 	}
 	if p.Repository != "" && (b.absent(n, "on") || on != nil && len(on.order) == 0 && !b.within(on.path)) {

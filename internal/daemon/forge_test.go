@@ -374,7 +374,7 @@ func TestRealForgeIsDeployedFrom(t *testing.T) {
 	s.start(fmt.Sprintf(`
 server: { listen: "%s", data: %s, socket: %s, shutdown_grace: 2s }
 hooks:
-  forge: { provider: github, secret: { environment: FORGE_SECRET } }
+  forge: { provider: gitea, secret: { environment: FORGE_SECRET } }
 pipelines:
   shop:
     repository: 127.0.0.1/alice/shop
