@@ -29,7 +29,7 @@ export HOME := $(or $(call WRITABLE,$(shell getent passwd "$$(id -u)" | cut -d: 
 $(shell mkdir -p "$(HOME)")
 endif
 
-.PHONY: build demo test check bench install dist dist-again tools docs clean
+.PHONY: build demo test test-forge check bench install dist dist-again tools docs clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 go build -buildvcs=$(VCS) -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/deployhook
@@ -41,6 +41,9 @@ demo: ## a push that is deployed, one that is not, a rollback: needs Go and git
 
 test: tools ## all tests
 	go test $(if $(PACKAGES),-p $(PACKAGES)) -timeout 20m ./...
+
+test-forge: tools ## deploys from a real Gitea, which is built the first time (about 7 minutes, needs gcc)
+	@forge=$$(./scripts/forge) && DEPLOYHOOK_FORGE=$$forge go test ./internal/daemon -run RealForge -count=1 -timeout 15m -v
 
 check: ## form, vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "these files are not formatted: gofmt -w ."; exit 1; }

@@ -22,7 +22,7 @@ func (a *app) hooksCommand() *cobra.Command {
 		Long: "List the hooks of deploy.yaml: the address to enter at the sender, how a delivery\n" +
 			"is verified, who may send, with the age of published lists of networks, and the\n" +
 			"pipelines that listen. The daemon need not run.",
-		Example: "  deployhook hooks\n  deployhook hooks ranges",
+		Example: "  deployhook hooks",
 		Args: func(c *cobra.Command, words []string) error {
 			if len(words) > 0 {
 				var names []string
@@ -51,7 +51,7 @@ func (a *app) hooksCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.AddCommand(a.hooksRangesCommand())
+	c.AddCommand(a.hooksRangesCommand(), a.hooksTestCommand(), a.hooksSetupCommand())
 	return c
 }
 

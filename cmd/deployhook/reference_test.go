@@ -13,6 +13,7 @@ import (
 
 	"deployhook/internal/deploy"
 	"deployhook/internal/doctor"
+	"deployhook/internal/setup"
 	"deployhook/internal/web"
 )
 
@@ -97,6 +98,16 @@ var shapes = []struct {
 		"id": "its number", "name": "", "actions": "`run`, `read`, `events`", "pipelines": "empty: all", "by": "who made it", "created": "",
 		"expires": "absent: never", "used": "about a minute exact; absent: never", "revoked": "absent: it is not",
 	}},
+	{"`hooks test`", deploy.HookTest{}, map[string]string{"hook": "", "provider": "", "tries": "in the order sent"}},
+	{"A try of `hooks test`", deploy.HookTry{}, map[string]string{
+		"way": "`local`, server.listen, or `public`, server.url", "address": "", "delivery": "`wrong` or `right`: its signature or token", "ok": "whether it was answered as it must be",
+		"status": "of the answer; 0 where there was none", "message": "what was answered, or why nothing was", "took_ms": "milliseconds", "tls": "version and end of the certificate; empty without TLS",
+		"from": "the address that the daemon saw; empty when it did not arrive", "text": "one sentence", "fix": "what to do, a line each; may be empty",
+	}},
+	{"`hooks setup`", setup.WebhookPlan{}, map[string]string{
+		"repository": "`OWNER/REPO`", "address": "where the webhook goes, without its query", "id": "GitHub's number; 0 where it is not made yet",
+		"changes": "`{setting, have, want}`, never a secret", "others": "numbers of more webhooks that go to the same address",
+	}},
 	{"`version`", build{}, map[string]string{"version": "", "commit": "of the sources", "changed": "whether they differed from it", "go": "", "system": "`linux/amd64`"}},
 }
 
@@ -108,30 +119,33 @@ func reference(t *testing.T) string {
 	for _, g := range groups {
 		fmt.Fprintf(&b, "## %s\n\n", g.title)
 		for _, name := range g.names {
-			var help bytes.Buffer
 			found := false
 			for _, c := range all {
-				if c.Name() == name {
-					found = true
-					c.SetOut(&help)
-					if err := c.Help(); err != nil {
-						t.Fatal(err)
-					}
+				// A command of a command stands behind it.
+				path := strings.TrimPrefix(c.CommandPath(), "deployhook ")
+				if path != name && !strings.HasPrefix(path, name+" ") {
+					continue
 				}
+				found = true
+				var help bytes.Buffer
+				c.SetOut(&help)
+				if err := c.Help(); err != nil {
+					t.Fatal(err)
+				}
+				// What every command has stands at the top of the page.
+				text := help.String()
+				if from, to := strings.Index(text, "\nFlags of every command:"), strings.Index(text, "\nExample:"); from >= 0 {
+					text = text[:from] + text[to:]
+				}
+				fmt.Fprintf(&b, "### %s\n\n```\n%s```\n\n", path, text)
 			}
 			if !found {
 				t.Errorf("the page has a command %s that is not there", name)
 			}
-			// What every command has stands at the top of the page.
-			text := help.String()
-			if from, to := strings.Index(text, "\nFlags of every command:"), strings.Index(text, "\nExample:"); from >= 0 {
-				text = text[:from] + text[to:]
-			}
-			fmt.Fprintf(&b, "### %s\n\n```\n%s```\n\n", name, text)
 		}
 	}
 	for _, c := range all {
-		if c.GroupID == "" {
+		if c.GroupID == "" && !c.Parent().HasParent() {
 			t.Errorf("the command %s is in no group", c.Name())
 		}
 	}

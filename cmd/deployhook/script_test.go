@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,7 +55,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": startDaemon, "stop": stopDaemon, "push": push, "post": post, "await": await, "json": jsonIs,
+			"daemon": startDaemon, "stop": stopDaemon, "push": push, "post": post, "await": await, "json": jsonIs, "github": startGitHub,
 		},
 	})
 }
@@ -250,4 +251,39 @@ func jsonIs(ts *testscript.TestScript, neg bool, args []string) {
 	if (string(got) == args[2]) == neg {
 		ts.Fatalf("%s: %s is %s, want %s", args[0], args[1], got, args[2])
 	}
+}
+
+// startGitHub serves GitHub's API of the webhooks of acme/shop to the token in
+// $GITHUB_TOKEN, at $GITHUB_API_URL. What is written to it stands in
+// github.log, with the secret.
+func startGitHub(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Setenv("GITHUB_TOKEN", "ghp_of-the-scripts-alone")
+	var hooks []json.RawMessage
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+		known := r.Header.Get("Authorization") == "Bearer ghp_of-the-scripts-alone" && strings.HasPrefix(r.URL.Path, "/repos/acme/shop/hooks")
+		switch {
+		case err != nil || !known:
+			w.WriteHeader(http.StatusNotFound)
+			fmt.Fprint(w, `{"message":"Not Found"}`)
+			return
+		case r.Method == http.MethodGet:
+			_ = json.NewEncoder(w).Encode(append([]json.RawMessage{}, hooks...))
+			return
+		}
+		log, err := os.OpenFile(ts.MkAbs("github.log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			fmt.Fprintf(log, "%s %s %s\n", r.Method, r.URL.Path, body)
+			err = log.Close()
+		}
+		if err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		hook := append([]byte(`{"id":7,`), body[1:]...)
+		hooks = []json.RawMessage{hook}
+		_, _ = w.Write(hook)
+	}))
+	ts.Defer(srv.Close)
+	ts.Setenv("GITHUB_API_URL", srv.URL)
 }

@@ -237,6 +237,7 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 		Reader: d.store, Commands: d.engine, Holds: d.engine, Replay: d.rc.Replay, Reload: d.reload, Log: d.log,
 		Agents: d.engine.Agents, Caches: d.engine, Report: d.reporter(public.Addr().String()),
 		Tokens: d.store, Pipeline: d.hasPipeline, Outbox: d.store,
+		TestHook: d.hookTester(public.Addr().String()),
 	})
 	failed := make(chan error, 4)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))

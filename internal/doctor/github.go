@@ -96,7 +96,7 @@ func (e *exam) ask(ctx context.Context, token, path string, into any) (*http.Res
 		"Authorization": {"Bearer " + token}, "Accept": {"application/vnd.github+json"}, "X-Github-Api-Version": {"2022-11-28"}, "User-Agent": {"deployhook"},
 	})
 	if err != nil {
-		return nil, errors.New("GitHub cannot be asked: " + sentence(err))
+		return nil, errors.New("GitHub cannot be asked: " + config.Unreached(err))
 	}
 	if res.StatusCode == http.StatusOK {
 		if err := json.Unmarshal(body, into); err != nil {

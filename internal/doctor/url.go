@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -87,7 +86,7 @@ func (e *exam) checkPort(ctx context.Context) (found []Check) {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return append(found, fail("nothing listens on "+address, e.startIt())...)
 	case err != nil:
-		return append(found, fail(address+" does not answer as deployhook does: "+sentence(err)+e.holder(ctx, address), e.startIt())...)
+		return append(found, fail(address+" does not answer as deployhook does: "+config.Unreached(err)+e.holder(ctx, address), e.startIt())...)
 	case !healthy(res, body):
 		return append(found, fail(fmt.Sprintf("another program answers on %s (%s)%s", address, res.Status, e.holder(ctx, address)), "sudo ss -ltnp 'sport = :"+portOf(address)+"'")...)
 	}
@@ -125,44 +124,6 @@ func (e *exam) holder(ctx context.Context, address string) string {
 	return ": " + name + " has the port"
 }
 
-// sentence says what kept an address from answering. It has no address in it.
-func sentence(err error) string {
-	var (
-		dns     *net.DNSError
-		unknown x509.UnknownAuthorityError
-		invalid x509.CertificateInvalidError
-		name    x509.HostnameError
-		cert    *tls.CertificateVerificationError
-		record  tls.RecordHeaderError
-		t       net.Error
-	)
-	switch {
-	case errors.As(err, &dns) && dns.IsNotFound:
-		return fmt.Sprintf("the name %q is not known: its DNS record is missing", dns.Name)
-	case errors.As(err, &dns):
-		return fmt.Sprintf("the name %q cannot be resolved now", dns.Name)
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "its TLS certificate has expired, or this machine's clock is wrong"
-	case errors.As(err, &name):
-		return fmt.Sprintf("its TLS certificate is for another name than %q", name.Host)
-	case errors.As(err, &unknown):
-		return "its TLS certificate is signed by nobody whom this machine trusts: the chain may be missing (fullchain.pem, not cert.pem)"
-	case errors.As(err, &cert):
-		return "its TLS certificate is not valid: " + cert.Err.Error()
-	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return "it does not speak TLS there"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "the connection was refused: nothing listens there"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return "there is no way to its address"
-	case errors.As(err, &t) && t.Timeout():
-		return "no answer came in time: a firewall may drop it (or a router that does not lead from this machine back to itself)"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return "the connection was cut"
-	}
-	return rootCause(err).Error()
-}
-
 // proxyDoc is the page about what stands in front.
 const proxyDoc = "docs/proxy.md has files for nginx and Caddy that work"
 
@@ -178,7 +139,7 @@ func (e *exam) checkURL(ctx context.Context) (found []Check) {
 	client := e.probe(&tls.Config{RootCAs: e.roots})
 	res, body, err := get(ctx, client, base+"/healthz", nil)
 	if err != nil {
-		return fail(base+": "+sentence(err), "curl -v "+base+"/healthz\n"+proxyDoc)
+		return fail(base+": "+config.Unreached(err), "curl -v "+base+"/healthz\n"+proxyDoc)
 	}
 	found = append(found, e.wrongClock(res, base)...)
 	if !healthy(res, body) {
@@ -273,7 +234,7 @@ func (e *exam) checkProxy(ctx context.Context) []Check {
 		if ctx.Err() != nil {
 			return warn(fmt.Sprintf("a body of 25 MiB did not come through within %v", proxyTime), "curl -v "+base+"/healthz")
 		}
-		return warn("the size of bodies that come through was not found out: "+sentence(err), proxyDoc)
+		return warn("the size of bodies that come through was not found out: "+config.Unreached(err), proxyDoc)
 	}
 	defer res.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(res.Body, answerMost))

@@ -78,9 +78,7 @@ func hexadecimal(signature, prefix string) (string, error) {
 
 // signed says whether hexadecimal digits are the HMAC-SHA256 of a body.
 func signed(secret, digits string, body []byte) bool {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write(body)
-	return hmac.Equal([]byte(digits), []byte(hex.EncodeToString(mac.Sum(nil))))
+	return hmac.Equal([]byte(digits), []byte(macHex(sha256.New, secret, body)))
 }
 
 const signatureHeader = "X-Hub-Signature-256"
@@ -267,9 +265,7 @@ func proveGeneric(h http.Header, s deploy.Signature, body []byte) (proof, error)
 		return proof{}, refuse(http.StatusUnauthorized, "the signature in %s is not %q and %d bytes in %s", s.Header, s.Prefix, n, s.Encoding)
 	}
 	return proof{fits: func(secret string) bool {
-		mac := hmac.New(form, []byte(secret))
-		mac.Write(body)
-		return hmac.Equal(got, mac.Sum(nil))
+		return hmac.Equal(got, mac(form, secret, body))
 	}}, nil
 }
 
@@ -378,10 +374,7 @@ func proveStripe(h http.Header, _ deploy.Signature, body []byte) (proof, error) 
 		return proof{}, err
 	}
 	return proof{stale: stale(at, time.Now()), fits: func(secret string) bool {
-		mac := hmac.New(sha256.New, []byte(secret))
-		mac.Write([]byte(times[0] + "."))
-		mac.Write(body)
-		want := []byte(hex.EncodeToString(mac.Sum(nil)))
+		want := []byte(macHex(sha256.New, secret, []byte(times[0]+"."), body))
 		right := false
 		for _, got := range list {
 			right = hmac.Equal([]byte(got), want) || right

@@ -77,6 +77,7 @@ type Receiver struct {
 	large    chan struct{} // holds one while a large body is verified and read
 	refused  refusals
 	commands commandSecrets
+	trials   trials
 }
 
 // New makes a receiver.
@@ -116,7 +117,11 @@ func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		status, a = rc.refusal(w, r, err)
 	} else {
-		rc.o.Log.Info("delivery accepted", "delivery", a.Delivery, "hook", hookName(r), "status", status, "runs", a.Runs,
+		message := "delivery accepted"
+		if a.Delivery == 0 {
+			message = "test of a hook accepted"
+		}
+		rc.o.Log.Info(message, "delivery", a.Delivery, "hook", hookName(r), "status", status, "runs", a.Runs,
 			"from", rc.address(r), "took", time.Since(began).Round(time.Microsecond))
 	}
 	if a.Runs == nil {
@@ -195,6 +200,7 @@ func (rc *Receiver) take(w http.ResponseWriter, r *http.Request) (int, answer, e
 		w.Header().Set("Allow", http.MethodPost)
 		return 0, answer{}, refuse(http.StatusMethodNotAllowed, "a webhook is a POST, not a %s", clip(r.Method))
 	}
+	trial := rc.arrived(r, hook.Name)
 	if err := rc.allowed(r, hook); err != nil {
 		return 0, answer{}, err
 	}
@@ -203,9 +209,14 @@ func (rc *Receiver) take(w http.ResponseWriter, r *http.Request) (int, answer, e
 	if err != nil {
 		return 0, answer{}, err
 	}
+	trial.compare(body)
 	list, err := rc.decide(r, cfg, hook, body)
 	if err != nil {
 		return 0, answer{}, err
+	}
+	if trial != nil {
+		trial.verified()
+		return http.StatusOK, answer{Message: trialTaken}, nil
 	}
 	// A sender that hangs up now has sent a good delivery all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeTime)

@@ -342,3 +342,13 @@ func (c *Client) Caches(ctx context.Context, pipeline string) (deploy.CacheRepor
 func (c *Client) ClearCaches(ctx context.Context, pipeline string) (deploy.CacheReport, error) {
 	return call[deploy.CacheReport](ctx, c, http.MethodPost, "/api/caches/clear", ofPipeline{pipeline})
 }
+
+// TestHook has the daemon send a wrong and a right delivery to one of its
+// hooks, and gives what became of them.
+func (c *Client) TestHook(ctx context.Context, name string) (deploy.HookTest, error) {
+	// No hook is named so, and a path would lose these names.
+	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+		return deploy.HookTest{}, &Error{Message: fmt.Sprintf("no hook %q", name), Code: "not_found"}
+	}
+	return call[deploy.HookTest](ctx, c, http.MethodPost, "/api/hooks/"+url.PathEscape(name)+"/test", nil)
+}

@@ -36,6 +36,7 @@ func routes(s *server) http.Handler {
 	m.HandleFunc("GET /api/notifications", handle(s.notifications))
 	m.HandleFunc("GET /api/notifications/{id}", handle(s.notification))
 	m.HandleFunc("POST /api/notifications/{id}/resend", handle(s.resend))
+	m.HandleFunc("POST /api/hooks/{name}/test", handle(s.testHook))
 	m.HandleFunc("POST /api/reload", handle(s.reload))
 	m.HandleFunc("POST /api/tokens", handle(s.createToken))
 	m.HandleFunc("GET /api/tokens", handle(s.listTokens))
@@ -317,4 +318,12 @@ func (s *server) clearCaches(r *http.Request) (deploy.CacheReport, error) {
 func (s *server) reload(r *http.Request) (done, error) {
 	text, err := s.Reload(r.Context())
 	return done{text}, err
+}
+
+func (s *server) testHook(r *http.Request) (deploy.HookTest, error) {
+	t, err := s.TestHook(r.Context(), r.PathValue("name"))
+	if errors.Is(err, deploy.ErrNotFound) {
+		err = hinted{err, "deployhook hooks lists them"}
+	}
+	return t, err
 }

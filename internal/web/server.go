@@ -77,6 +77,7 @@ type Options struct {
 	Outbox   Outbox
 	Tokens   Tokens
 	Pipeline func(name string) bool // whether deploy.yaml has it
+	TestHook func(ctx context.Context, name string) (deploy.HookTest, error)
 	Log      *slog.Logger
 }
 
