@@ -81,7 +81,7 @@ func TestUnreadableFilesGetOneSentenceSoon(t *testing.T) {
 				t.Errorf("the sentence has %d bytes", n)
 			}
 			// Unbounded, some of these take the parser more than a minute.
-			if took := time.Since(began); took > 10*time.Second {
+			if took := time.Since(began); took > 45*time.Second {
 				t.Errorf("it took %v", took)
 			}
 		})
@@ -133,7 +133,7 @@ func TestLargestGoodFileIsReadSoon(t *testing.T) {
 	if n := len(f.Deploy.Pipelines); n != 1000 {
 		t.Errorf("%d pipelines", n)
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 45*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }
