@@ -40,8 +40,8 @@ func Changes(h *Happened) ([]Change, error) {
 	if r.State == Waiting && strings.HasPrefix(r.WaitingFor, approvalWait) && !strings.HasPrefix(h.Waited, approvalWait) {
 		return []Change{NeedsPerson, Change(Waiting)}, nil
 	}
-	if h.Before == r.State {
-		return nil, nil
+	if h.Before == r.State || h.Before == Running && !r.State.Terminal() {
+		return nil, nil // the second: it begins anew after a crash
 	}
 	var list []Change
 	switch r.State {
