@@ -48,7 +48,7 @@ func (a *app) notificationsCommand() *cobra.Command {
 				fmt.Fprintln(a.err, "there are no such notifications")
 				return nil
 			}
-			rows := [][]string{{"NOTIFICATION", "TARGET", "TYPE", "STATE", "TRIES", "WHEN", "ERROR"}}
+			rows := [][]string{{"ID", "TARGET", "TYPE", "STATE", "TRIES", "WHEN", "ERROR"}}
 			for i := range list {
 				n := &list[i]
 				rows = append(rows, []string{fmt.Sprint(n.ID), plain(&n.Target), plain(&n.Type), n.State, fmt.Sprint(n.Attempts), ago(n.Created, time.Now()), plain(n.Error)})
