@@ -16,7 +16,7 @@ func (a *app) notificationsCommand() *cobra.Command {
 	var asJSON, failed bool
 	c := &cobra.Command{
 		Use:   "notifications [NOTIFICATION]",
-		Short: "List what is told to others, the newest first, or show one with its tries",
+		Short: "List what is told to others, or show one with its tries",
 		Long: "List what is told to others: what waits, what has arrived and what could not be\n" +
 			"sent. With a number, show that one with each try, the status and the first KiB\n" +
 			"of the answer.",
