@@ -229,13 +229,18 @@ func TestGitHubSeesDeploymentsOfDeployJobs(t *testing.T) {
 	if len(g.deployments) != 3 {
 		t.Errorf("a run whose deploy job never began has a deployment: %v", g.deployments)
 	}
+	send(46, deploy.Queued, false)
+	send(46, deploy.Failed, false)
+	if len(g.deployments) != 4 || states(103) != "inactive queued" {
+		t.Errorf("a run that was announced and never began: %d deployments, %q", len(g.deployments), states(103))
+	}
 	send(45, deploy.Succeeded, true)
-	if states(103) != "success" || g.states[101][0] != "inactive" || g.states[102][0] != "failure" {
-		t.Errorf("after another: %q, before %q and %q", states(103), states(101), states(102))
+	if states(104) != "success" || g.states[101][0] != "inactive" || g.states[102][0] != "failure" {
+		t.Errorf("after another: %q, before %q and %q", states(104), states(101), states(102))
 	}
 	send(42, deploy.Succeeded, true) // a late one of an older run ends none that is newer
-	if g.states[103][0] != "success" {
-		t.Errorf("a late message ended a newer deployment: %q", states(103))
+	if g.states[104][0] != "success" {
+		t.Errorf("a late message ended a newer deployment: %q", states(104))
 	}
 }
 
