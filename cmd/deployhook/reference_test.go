@@ -84,6 +84,10 @@ var shapes = []struct {
 		"name": "what was looked at, as in [doctor](doctor.md); a name may come more than once", "state": "`ok`, `warning` or `failure`", "text": "one sentence",
 		"fix": "what to type, one command a line; may be empty",
 	}},
+	{"A token: `token list` is an array; `token create` has `value` besides, the only time", deploy.Token{}, map[string]string{
+		"id": "its number", "name": "", "actions": "`run`, `read`, `events`", "pipelines": "empty: all", "by": "who made it", "created": "",
+		"expires": "absent: never", "used": "about a minute exact; absent: never", "revoked": "absent: it is not",
+	}},
 	{"`version`", build{}, map[string]string{"version": "", "commit": "of the sources", "changed": "whether they differed from it", "go": "", "system": "`linux/amd64`"}},
 }
 

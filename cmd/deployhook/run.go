@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,6 +27,9 @@ const (
 	tailLines  = 20
 	tailPieces = 200
 )
+
+// outputWidth is how much of a job's output run shows, in columns.
+const outputWidth = 60
 
 func (a *app) runCommand() *cobra.Command {
 	var asJSON bool
@@ -53,7 +58,11 @@ func (a *app) runCommand() *cobra.Command {
 			if err := a.failure(c, cl, r); err != nil {
 				return err
 			}
-			a.show(r)
+			outputs, err := cl.Outputs(c.Context(), n)
+			if err != nil {
+				return err
+			}
+			a.show(r, outputs)
 			if terminal(a.err) && (r.State == "failed" || r.State == "lost") {
 				a.say(fmt.Sprintf("hint: deployhook logs %d shows all of it, deployhook retry %d makes it anew", n, n))
 			}
@@ -138,7 +147,8 @@ func on(host string) string {
 	return " on " + plain(&host)
 }
 
-func (a *app) show(r web.Run) {
+// show prints a run; outputs are what its jobs wrote for later ones, by job.
+func (a *app) show(r web.Run, outputs map[string]map[string]string) {
 	fmt.Fprintf(a.out, "run %d of %s: %s\n", r.ID, r.Pipeline, a.state(r.State))
 	row := func(name string, s *string) {
 		if s != nil && *s != "" {
@@ -192,5 +202,18 @@ func (a *app) show(r web.Run) {
 				fmt.Fprintf(a.out, "  %s %6s  %s%s\n", state, took(s.Started, s.Ended), plain(&s.Name), note)
 			}
 		}
+		for _, name := range slices.Sorted(maps.Keys(outputs[j.Name])) {
+			fmt.Fprintf(a.out, "  output %s: %s\n", name, outputLine(outputs[j.Name][name]))
+		}
 	}
+}
+
+// outputLine shows an output on one line.
+func outputLine(value string) string {
+	first, _, more := strings.Cut(value, "\n")
+	shown := cutTo(plain(&first), outputWidth)
+	if more && !strings.HasSuffix(shown, "…") {
+		shown += " …"
+	}
+	return shown
 }

@@ -22,7 +22,7 @@ func TestRunShowsStepsByHostWhereThereAreSeveral(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		a := &app{out: &out}
-		a.show(web.Run{ID: 7, Pipeline: "shop", State: "failed", Jobs: []web.Job{{Name: "deploy", State: "failed", Hosts: tt.hosts}}})
+		a.show(web.Run{ID: 7, Pipeline: "shop", State: "failed", Jobs: []web.Job{{Name: "deploy", State: "failed", Hosts: tt.hosts}}}, nil)
 		var got []string
 		for line := range strings.Lines(out.String()) {
 			if strings.HasPrefix(line, "  on ") {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"deployhook/internal/agent/wire"
+	"deployhook/internal/deploy"
 )
 
 const (
@@ -69,7 +70,15 @@ func (a *Agent) runStep(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	cmd, cleanup, err := a.command(&req)
+	out, err := a.newOutput()
+	if err != nil {
+		// A disk without room must not end a restart: who wants to write an
+		// output is told so by its shell.
+		fail(fmt.Errorf("making the step's file of outputs: %w", err))
+	} else {
+		defer out.close()
+	}
+	cmd, cleanup, err := a.command(&req, out)
 	if err != nil {
 		w.WriteHeader(http.StatusOK)
 		a.result(w, wire.Result{Error: err.Error()})
@@ -87,7 +96,11 @@ func (a *Agent) runStep(w http.ResponseWriter, r *http.Request) {
 		a.mu.Unlock()
 	}()
 	w.WriteHeader(http.StatusOK)
-	a.result(w, a.run(w, cmd, &req, s))
+	res := a.run(w, cmd, &req, s)
+	if out != nil {
+		res.Output, res.OutputError = out.read()
+	}
+	a.result(w, res)
 }
 
 // begin takes a step in, unless the agent is ending: what starts after that
@@ -315,7 +328,7 @@ func tooLarge(env []string) string {
 }
 
 // command makes the process of a step; cleanup removes its script, if any.
-func (a *Agent) command(req *wire.Step) (*exec.Cmd, func(), error) {
+func (a *Agent) command(req *wire.Step, out *outputFile) (*exec.Cmd, func(), error) {
 	cleanup := func() {}
 	argv, script, err := shellCommand(req.Shell, req.Command)
 	if err != nil {
@@ -341,6 +354,9 @@ func (a *Agent) command(req *wire.Step) (*exec.Cmd, func(), error) {
 		}
 	}
 	env := a.environment(req)
+	if out != nil {
+		env = last(append(env, deploy.OutputVariable+"="+out.path))
+	}
 	cmd := &exec.Cmd{Path: argv[0], Args: argv, Dir: req.Dir, Env: env, SysProcAttr: &syscall.SysProcAttr{
 		Setsid: true, // a process group of its own, and no terminal at which it could ask for a password
 	}}

@@ -121,7 +121,10 @@ func TestReferenceHasEveryVariableOfSteps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := map[string]bool{"PAYLOAD_FILE": bytes.Contains(b, []byte(`"DEPLOYHOOK_PAYLOAD_FILE"`))}
+	made := map[string]bool{
+		"PAYLOAD_FILE": bytes.Contains(b, []byte(`"DEPLOYHOOK_PAYLOAD_FILE"`)),
+		"OUTPUT":       deploy.OutputVariable == "DEPLOYHOOK_OUTPUT", // the agent makes it
+	}
 	for _, m := range regexp.MustCompile(`\badd\("([A-Z_]+)"`).FindAllSubmatch(b, -1) {
 		made[string(m[1])] = true
 	}

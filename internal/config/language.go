@@ -22,7 +22,7 @@ var expressionWords = []word{
 	{"inputs.NAME", "Inputs of `deployhook trigger`."},
 	{"env.NAME", "Variables of the file, `env.NODE_ENV`; never the daemon's."},
 	{"job", "The job's key; only in jobs and steps."},
-	{"needs.JOB", "Jobs before this one: `needs.test.result` is `succeeded`, `failed`, `canceled` or `skipped`; a name with `-` is written `needs[\"my-job\"]`."},
+	{"needs.JOB", "Jobs before this one: `needs.test.result` is `succeeded`, `failed`, `canceled` or `skipped`; `needs.test.outputs.KEY` what its steps wrote to `$DEPLOYHOOK_OUTPUT`, null if nothing; a name with `-` is written `needs[\"my-job\"]`."},
 	{"environment", "Empty in this version."},
 	{"success()", "All jobs that this one needs, or steps before this one, succeeded. An `if` without one of these four has it before it."},
 	{"failure()", "One of them failed, or one that these need."},
@@ -63,6 +63,7 @@ var stepVariables = []word{
 	{"CURRENT_PATH", "The link to the live release."},
 	{"SHARED_PATH", "What all releases share."},
 	{"PAYLOAD_FILE", "File with the JSON that was sent; not set where none was."},
+	{"OUTPUT", "File for what later jobs are to know: lines `KEY=value` in it are `needs.JOB.outputs.KEY` there."},
 	{"ENVIRONMENT", "Empty in this version."},
 	{"RUN_URL", "Address of the run; empty without `server.url`."},
 }

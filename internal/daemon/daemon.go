@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,6 +28,7 @@ import (
 	"deployhook/internal/deploy"
 	"deployhook/internal/git"
 	"deployhook/internal/host"
+	"deployhook/internal/notify"
 	"deployhook/internal/pipeline"
 	"deployhook/internal/receiver"
 	"deployhook/internal/store"
@@ -59,6 +61,8 @@ type daemon struct {
 	hosts    *host.Hosts
 	engine   *pipeline.Engine
 	rc       *receiver.Receiver
+	api      *web.Public
+	outbox   *notify.Outbox
 	pair     *certificate // nil without server.tls
 	draining atomic.Bool
 	refusing atomic.Bool // deliveries are answered 503
@@ -145,6 +149,9 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	if err := d.use(ctx, f); err != nil {
 		return err
 	}
+	if err := d.store.Tell(ctx, teller{d}); err != nil {
+		return err
+	}
 	mirrors, err := git.Open(filepath.Join(f.Server.Data, "git"), d.log)
 	if err != nil {
 		return err
@@ -175,6 +182,15 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	d.rc = receiver.New(receiver.Options{
 		Config: d.config, Secret: config.Resolve, Store: d.store, Log: d.log, BodyMemory: f.Server.BodyMemory, Allowed: d.engine.Allowed,
 		Proxies: f.Server.TrustedProxies,
+	})
+	clients := notify.NewClients(nil)
+	defer clients.Close()
+	d.outbox = notify.New(notify.Options{
+		Store: d.store, Told: d.store.Told(), Config: d.config, Fill: d.fill, Client: clients.Client, Secret: config.Resolve, Log: d.log,
+	})
+	d.api = web.NewPublic(web.PublicOptions{
+		Runs: d.store, Trigger: d.engine.Trigger, Pipeline: d.hasPipeline, Tokens: d.store, Log: d.log, AddEvent: d.addEvent,
+		WrongToken: d.rc.WrongToken, RetryAfter: receiver.RetryAfter,
 	})
 	return d.serve(ctx, f, public, control, passed)
 }
@@ -215,8 +231,9 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 	admin := web.NewServer(web.Options{
 		Reader: d.store, Commands: d.engine, Holds: d.engine, Replay: d.rc.Replay, Reload: d.reload, Log: d.log,
 		Agents: d.engine.Agents, Caches: d.engine, Report: d.reporter(public.Addr().String()),
+		Tokens: d.store, Pipeline: d.hasPipeline, Outbox: d.store,
 	})
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	engineCtx, stopEngine := context.WithCancel(background)
@@ -238,6 +255,11 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 		}
 	})
 	parts.Go(func() { d.trim(background) })
+	parts.Go(func() {
+		if err := d.outbox.Run(background); err != nil {
+			failed <- err
+		}
+	})
 	parts.Go(func() { d.watch(background) })
 	d.hosts.Warm()
 	d.log.Info("ready", "listen", public.Addr().String(), "socket", f.Server.Socket, "tls", d.pair != nil, "pipelines", len(f.Deploy.Pipelines),
@@ -311,14 +333,15 @@ func (c *counter) wait(most time.Duration) {
 	}
 }
 
-// routes are all routes of the public address. What is no probe goes to the
-// receiver, as it is: a mux would send an address with two slashes elsewhere,
+// routes are all routes of the public address. What is no probe and none of the
+// API goes to the receiver, as it is: a mux would send an address with two slashes elsewhere,
 // and GitHub with it.
 func (d *daemon) routes() http.Handler {
 	probes := http.NewServeMux()
 	probes.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	probes.HandleFunc("GET /readyz", d.ready)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		api := strings.HasPrefix(r.URL.Path, "/api/")
 		switch {
 		case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
 			probes.ServeHTTP(w, r)
@@ -328,7 +351,13 @@ func (d *daemon) routes() http.Handler {
 			w.Header().Set("Retry-After", "30")
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusServiceUnavailable)
+			if api {
+				fmt.Fprintln(w, `{"error":"deployhook is stopping: send it again in a moment","code":"stopping"}`)
+				return
+			}
 			fmt.Fprintln(w, `{"runs":[],"message":"deployhook is stopping: redeliver in a moment"}`)
+		case api:
+			d.api.ServeHTTP(w, r)
 		default:
 			d.rc.ServeHTTP(w, r)
 		}
@@ -353,6 +382,8 @@ func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *daemon) config() *deploy.Config { return d.file.Load().Deploy }
+
+func (d *daemon) hasPipeline(name string) bool { return d.config().Pipeline(name) != nil }
 
 // use puts a config in force; its text is kept for the runs accepted under it.
 func (d *daemon) use(ctx context.Context, f *config.File) error {

@@ -16,6 +16,7 @@ type TriggerCommand struct {
 	Inputs   map[string]string `json:"inputs,omitempty"`
 	Force    bool              `json:"force,omitempty"`
 	Actor    string            `json:"actor"`
+	Once     *Once             `json:"-"` // the same request makes one run; nil = each makes one
 }
 
 // RetryCommand asks for a new run like an ended one.

@@ -92,7 +92,7 @@ type AppEvent struct {
 type Notification struct {
 	ID       int64
 	Key      string // stable, for the receiver to drop repeats: webhook-id
-	Target   string // what order and circuit go by: PIPELINE/NAME of notify, or targets/NAME
+	Target   string // what order and circuit go by: PIPELINE/NAME of notify, or targets//NAME
 	Run      int64  // 0 = an event of the application
 	Event    int64  // AppEvent's; 0 = of a run
 	Change   Change // of a run
@@ -104,4 +104,7 @@ type Notification struct {
 	Attempts int
 	Next     time.Time // of the next try, while it waits
 	Error    string    // of the last try
+	Since    time.Time // from when its three days count: Created, or when it was sent again by hand
+	Ended    time.Time // zero = not yet
+	Tries    []NotifyTry
 }

@@ -24,6 +24,7 @@ type NewRun struct {
 	KeepOrder  bool   // with RetryOf: stands in its lane where that one stood
 	Target     string // of a rollback: the release to go to
 	Pops       bool   // of a rollback: takes the top off the stack; false with --to
+	Once       *Once  // of a request with an Idempotency-Key: the run that it made before counts; nil = none
 	Jobs       []NewJob
 }
 
@@ -67,6 +68,7 @@ type RunJob struct {
 	Started    time.Time
 	Ended      time.Time
 	HostRuns   []RunHost
+	Outputs    map[string]string // that its steps wrote for later jobs; nil in lists of runs
 }
 
 // RunHost is a job on one of its hosts.
@@ -87,6 +89,7 @@ type RunStep struct {
 	Tries    int
 	Started  time.Time
 	Ended    time.Time
+	Outputs  map[string]string // that it wrote, to be saved; nil where a step is read: see [RunJob]
 }
 
 // StepAt says which step of which attempt is meant.

@@ -74,6 +74,6 @@ func result(w wire.Result) (StepResult, error) {
 	for i, name := range w.LeftOver {
 		w.LeftOver[i] = line(name, 100)
 	}
-	w.Error = line(w.Error, textMost)
+	w.Error, w.OutputError = line(w.Error, textMost), line(w.OutputError, textMost)
 	return StepResult(w), nil
 }

@@ -379,6 +379,9 @@ type StepResult struct {
 	Canceled bool
 	Error    string
 	LeftOver []string
+
+	Output      []byte // what it wrote to its file of outputs, not looked at yet
+	OutputError string // why that cannot be read
 }
 
 // Step runs a command and gives its output to out (stream 1 stdout, 2 stderr)

@@ -37,7 +37,7 @@ func (e *Engine) Trigger(ctx context.Context, c deploy.TriggerCommand) (int64, e
 		ev.SetRef("refs/heads/" + strings.TrimPrefix(branch, "refs/heads/"))
 	}
 	run := deploy.NewRunOf(cfg, p, ev)
-	run.Force = c.Force
+	run.Force, run.Once = c.Force, c.Once
 	if err := e.notBackwards(ctx, p, &run); err != nil {
 		return 0, err
 	}

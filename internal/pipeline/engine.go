@@ -40,6 +40,8 @@ type Records interface {
 	SaveStep(ctx context.Context, at deploy.StepAt, st deploy.RunStep) error
 	AppendLog(ctx context.Context, at deploy.StepAt, seq int64, lines []deploy.LogLine) error
 	DropLog(ctx context.Context, at deploy.StepAt, from, to int64) error
+	DropOutputs(ctx context.Context, at deploy.StepAt) error
+	Outputs(ctx context.Context, run int64) (map[string]map[string]string, error)
 	SetCommit(ctx context.Context, run int64, commit, message string, deferred bool) error
 }
 

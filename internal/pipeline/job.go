@@ -36,8 +36,9 @@ type job struct {
 	spec    *deploy.Job
 	event   *deploy.Event
 	payload []byte
-	begun   bool   // steps of it may have run; a deploy job has then passed what could keep it from beginning
-	release string // the id of the release to switch to, the same on all hosts
+	needed  map[string]map[string]string // outputs of the jobs before it, by job
+	begun   bool                         // steps of it may have run; a deploy job has then passed what could keep it from beginning
+	release string                       // the id of the release to switch to, the same on all hosts
 	parts   []*jobPart
 	turns   chan struct{} // full while as many hosts get the tree as may at once
 
@@ -53,6 +54,7 @@ type job struct {
 	cleaning map[*jobPart]context.CancelCauseFunc // end the steps that run although the job was canceled
 	paths    []string                             // locks of the paths that it deploys to, and of its group
 	switched *move                                // the switch has begun: a cancel acts only by undoing; nil = not yet
+	sizes    deploy.OutputSizes                   // what its outputs take
 	decided  bool                                 // its attempt goes on another time, and nobody has canceled it
 }
 
@@ -160,7 +162,7 @@ func (j *job) read(ctx context.Context) error {
 		return err
 	}
 	j.learn(j.engine.secretValues(ctx, j.run, j.spec)...)
-	return nil
+	return j.readOutputs(ctx)
 }
 
 // learn adds values to those that are masked, and gives all of them.

@@ -302,7 +302,7 @@ func (e *Engine) scope(p *deploy.Pipeline, run *deploy.Run, ev *deploy.Event) *d
 		}
 	}
 	for _, j := range run.Jobs {
-		s.Needs[j.Name] = deploy.NeedResult{Result: j.State}
+		s.Needs[j.Name] = deploy.NeedResult{Result: j.State, Outputs: j.Outputs}
 	}
 	return s
 }

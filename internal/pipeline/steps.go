@@ -23,6 +23,9 @@ const messageMax = 16 << 10
 // or canceled().
 func (p *jobPart) steps(ctx context.Context, dir string) outcome {
 	out := outcome{state: deploy.Succeeded}
+	if err := p.dropOutputs(ctx); err != nil {
+		return p.ends(ctx, err)
+	}
 	for i := range p.spec.Steps {
 		step := &p.spec.Steps[i]
 		if ctx.Err() != nil {
@@ -131,6 +134,12 @@ func (p *jobPart) at(index int) deploy.StepAt {
 func (j *job) scope() *deploy.Scope {
 	s := j.engine.scope(j.pipe, j.run, j.event)
 	s.Job = j.key.job
+	for name, outputs := range j.needed {
+		if n, ok := s.Needs[name]; ok {
+			n.Outputs = outputs
+			s.Needs[name] = n
+		}
+	}
 	return s
 }
 
@@ -157,7 +166,7 @@ func (p *jobPart) step(ctx context.Context, step *deploy.Step, dir string) error
 	var err error
 	for {
 		var res host.StepResult
-		res, err = p.try(ctx, step, dir, log)
+		res, st.Outputs, err = p.try(ctx, step, dir, log)
 		st.ExitCode, st.Signal = res.ExitCode, res.Signal
 		for _, name := range res.LeftOver {
 			log.say("deployhook: ended what the step left running: %s", name)
@@ -236,11 +245,12 @@ func retryDelay(r deploy.Retry, tries int) time.Duration {
 	return time.Duration(min(d, float64(time.Hour)))
 }
 
-// try runs a step once.
-func (p *jobPart) try(ctx context.Context, step *deploy.Step, dir string, log *stepLog) (host.StepResult, error) {
+// try runs a step once. What it wrote for later jobs counts however it ended;
+// what is wrong with that is its failure when it has no other.
+func (p *jobPart) try(ctx context.Context, step *deploy.Step, dir string, log *stepLog) (host.StepResult, map[string]string, error) {
 	env, err := p.environment(ctx, step, log)
 	if err != nil {
-		return host.StepResult{}, err
+		return host.StepResult{}, nil, err
 	}
 	req := host.Step{
 		ID: strconv.Itoa(p.next - 1), Command: step.Run, Shell: first(step.Shell, p.spec.Shell),
@@ -257,9 +267,16 @@ func (p *jobPart) try(ctx context.Context, step *deploy.Step, dir string, log *s
 	res, err := p.conn.Step(ctx, req, log.write)
 	p.rest()
 	if err != nil {
-		return res, err
+		return res, nil, err
 	}
-	return res, stepError(res, req.Timeout)
+	outputs, wrong := p.outputs(res)
+	if err := stepError(res, req.Timeout); err != nil {
+		if wrong != nil {
+			log.say("deployhook: its outputs do not count: %v", wrong)
+		}
+		return res, outputs, err
+	}
+	return res, outputs, wrong
 }
 
 // stepError says in one sentence how a step failed; nil when it did not.

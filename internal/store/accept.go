@@ -262,7 +262,10 @@ func (t *tx) newRun(r *deploy.NewRun, delivery, order int64, at time.Time) (int6
 		return 0, err
 	}
 	t.wake = true
-	return id, t.newJobs(id, r.Jobs, state, why)
+	if err := t.newJobs(id, r.Jobs, state, why); err != nil || t.w.teller == nil || !t.w.teller.Listens(r.Config, r.Pipeline) {
+		return id, err
+	}
+	return id, t.happened(id, "", "", at)
 }
 
 // newJobs inserts the jobs of a run in one statement; those that are ready
@@ -311,9 +314,17 @@ func (t *tx) heldBy(r *deploy.NewRun) (deploy.State, string, error) {
 // Create makes a run that no delivery brings: by hand, as a retry, as a
 // rollback. A retry keeps the delivery of the run that it retries, and with
 // KeepOrder its place in the lane. The moves are made in the same transaction.
+// A request with Once that made a run before gives that run and changes nothing;
+// [deploy.ErrOther] when it asked for something else then.
 func (s *Store) Create(ctx context.Context, r deploy.NewRun, cancel []deploy.Move) (int64, error) {
 	var id int64
 	err := s.write(ctx, func(t *tx) error {
+		if r.Once != nil {
+			var err error
+			if id, err = t.once(r.Once); err != nil || id != 0 {
+				return err
+			}
+		}
 		t.w.order++
 		order, now := t.w.order, time.Now()
 		var delivery, old int64
@@ -332,6 +343,11 @@ func (s *Store) Create(ctx context.Context, r deploy.NewRun, cancel []deploy.Mov
 		var err error
 		if id, err = t.newRun(&r, delivery, order, now); err != nil {
 			return err
+		}
+		if r.Once != nil {
+			if err := t.keepOnce(r.Once, id, now); err != nil {
+				return err
+			}
 		}
 		for i := range cancel {
 			if err := t.apply(&cancel[i]); err != nil {

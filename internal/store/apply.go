@@ -158,9 +158,17 @@ func (t *tx) settle(run int64, at time.Time) error {
 	if state.Terminal() {
 		ended = ms(at)
 	}
-	return t.exec(`UPDATE runs SET state = ?, cause = ?, error = ?, waiting_for = ?, ended_ms = ?,
+	before, err := t.listened(run)
+	if err != nil {
+		return err
+	}
+	err = t.exec(`UPDATE runs SET state = ?, cause = ?, error = ?, waiting_for = ?, ended_ms = ?,
 			started_ms = CASE WHEN started_ms = 0 AND EXISTS (SELECT 1 FROM jobs WHERE jobs.run = runs.id AND attempt > 0) THEN ? ELSE started_ms END
 		WHERE id = ?`, state, cause, fault, waiting, ended, started, run)
+	if err != nil || !before.wanted || before.state == state && before.waiting == waiting {
+		return err
+	}
+	return t.happened(run, before.state, before.waiting, at)
 }
 
 // SetCommit writes the commit that a run's ref meant when it was asked, and

@@ -39,13 +39,17 @@ func decompress(b []byte) ([]byte, error) {
 	return decoder.DecodeAll(b, nil)
 }
 
-// SaveStep writes how a step stands.
+// SaveStep writes how a step stands, and what it wrote for later jobs in the
+// same transaction.
 func (s *Store) SaveStep(ctx context.Context, at deploy.StepAt, st deploy.RunStep) error {
 	var code any
 	if st.ExitCode != nil {
 		code = *st.ExitCode
 	}
 	return s.write(ctx, func(t *tx) error {
+		if err := t.saveOutputs(at, st.Outputs); err != nil {
+			return err
+		}
 		return t.exec(`INSERT OR REPLACE INTO steps (run, job, attempt, host, idx, name, state, exit_code, signal, error, tries, started_ms, ended_ms)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			at.Run, at.Job, at.Attempt, at.Host, at.Index, st.Name, st.State, code, st.Signal, st.Error, st.Tries, ms(st.Started), ms(st.Ended))

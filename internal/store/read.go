@@ -157,8 +157,10 @@ func hostRuns(j *deploy.RunJob) {
 func (s *Store) Run(ctx context.Context, id int64) (*deploy.Run, error) {
 	var list []deploy.Run
 	err := s.snapshot(ctx, func(t *session) (err error) {
-		list, err = readRuns(t, true, `WHERE id = ?`, id)
-		return err
+		if list, err = readRuns(t, true, `WHERE id = ?`, id); err != nil || len(list) == 0 {
+			return err
+		}
+		return t.addOutputs(&list[0])
 	})
 	if err != nil {
 		return nil, err

@@ -1,5 +1,5 @@
 // Package store is the only place with SQL: deliveries, runs, jobs, steps,
-// logs, locks and holds, in SQLite.
+// logs, locks, holds, events and notifications, in SQLite.
 package store
 
 import (
@@ -44,9 +44,11 @@ type Store struct {
 	idle      []*session    // the last used one last
 	idleLock  sync.Mutex
 	daemon    string
+	tokens    tokens
 
 	background sync.WaitGroup
 	wake       chan struct{}
+	told       chan struct{}
 	path       string
 	log        *slog.Logger
 }
@@ -68,7 +70,7 @@ func Open(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{lock: lock, wake: make(chan struct{}, 1), path: filepath.Join(dir, "deployhook.db"), log: log}
+	s := &Store{lock: lock, wake: make(chan struct{}, 1), told: make(chan struct{}, 1), path: filepath.Join(dir, "deployhook.db"), log: log}
 	if err := s.open(ctx); err != nil {
 		s.Close()
 		return nil, s.explain(err)
@@ -131,7 +133,7 @@ func (s *Store) open(ctx context.Context) error {
 		db.Close()
 		return err
 	}
-	if s.writer, err = newWriter(ctx, db, func() { signal(s.wake) }); err != nil {
+	if s.writer, err = newWriter(ctx, db, s.committed); err != nil {
 		db.Close()
 		return err
 	}
@@ -144,6 +146,9 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	if err := s.loadOrder(ctx); err != nil {
+		return err
+	}
+	if err := s.recoverNotifications(ctx); err != nil {
 		return err
 	}
 	s.background.Go(s.checkpoints)
@@ -206,6 +211,16 @@ func (s *Store) Daemon() string { return s.daemon }
 
 // Wake is signaled after a commit that made or moved jobs.
 func (s *Store) Wake() <-chan struct{} { return s.wake }
+
+// committed wakes who waits for what a transaction has made.
+func (s *Store) committed(wake, told bool) {
+	if wake {
+		signal(s.wake)
+	}
+	if told {
+		signal(s.told)
+	}
+}
 
 // signal fills a channel of one, unless it is full.
 func signal(c chan<- struct{}) {

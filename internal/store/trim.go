@@ -18,7 +18,7 @@ const (
 )
 
 // Trim removes what is too old to be kept: bodies of deliveries, logs of runs,
-// and after a year deliveries themselves. It does a little at a time, so that
+// Idempotency-Keys, and after a year deliveries themselves. It does a little at a time, so that
 // nothing waits for it, and says whether there is more to do.
 func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) {
 	err = s.write(ctx, func(t *tx) error {
@@ -35,6 +35,8 @@ func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) 
 			{`DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE run <= (SELECT max(id) FROM runs) - ?
 				AND run NOT IN (SELECT id FROM runs WHERE state IN ('queued', 'waiting', 'running')) LIMIT ?)`,
 				[]any{keepLogs, trimStep}},
+			{`DELETE FROM requests WHERE (token, key) IN (SELECT token, key FROM requests WHERE made_ms < ? LIMIT ?)`,
+				[]any{ms(now.Add(-keepRequests)), trimStep}},
 		} {
 			n, err := t.changed(q.query, q.args...)
 			if err != nil {
@@ -45,7 +47,11 @@ func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) 
 		more = total > 0
 		return nil
 	})
-	return more, err
+	if err != nil {
+		return more, err
+	}
+	left, err := s.trimNotifications(ctx, now)
+	return more || left, err
 }
 
 // trimDeliveries removes deliveries older than a moment, and what they were

@@ -21,8 +21,10 @@ type writer struct {
 	db      *sql.DB
 	queue   chan *write
 	done    chan struct{}
-	notify  func()
+	notify  func(wake, told bool)
 	order   int64             // the last accept number; only the writer's goroutine uses it
+	teller  Teller            // nil = nobody is told anything; only the writer's goroutine uses it
+	outbox  atomic.Int64      // notifications that wait, about
 	held    map[string]string // by pipeline: the sentence of its hold by hand; nil = read it again
 	written chan struct{}     // has one when something was committed
 	pages   atomic.Int64      // written to the write-ahead log since the start
@@ -44,11 +46,12 @@ type tx struct {
 	*session
 	w    *writer
 	wake bool // jobs were made or moved
+	told bool // notifications were made, or may be sent now
 }
 
 var errClosed = errors.New("the database is closed")
 
-func newWriter(ctx context.Context, db *sql.DB, notify func()) (*writer, error) {
+func newWriter(ctx context.Context, db *sql.DB, notify func(wake, told bool)) (*writer, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -113,14 +116,12 @@ func (w *writer) run() {
 				break gather
 			}
 		}
-		wake := w.commit(list)
+		wake, told := w.commit(list)
 		for i, wr := range list {
 			close(wr.done)
 			list[i] = nil
 		}
-		if wake {
-			w.notify()
-		}
+		w.notify(wake, told)
 		w.count()
 		signal(w.written)
 		if w.restart.Swap(false) {
@@ -144,10 +145,10 @@ func (w *writer) count() {
 // fails, none has happened, and all are carried out again, each behind a
 // savepoint: so that one that fails does no harm to the others, and those that
 // do not fail do not pay for it.
-func (w *writer) commit(list []*write) (wake bool) {
-	wake, err := w.transaction(list, false)
+func (w *writer) commit(list []*write) (wake, told bool) {
+	wake, told, err := w.transaction(list, false)
 	if err != nil && len(list) > 1 {
-		wake, err = w.transaction(list, true)
+		wake, told, err = w.transaction(list, true)
 	}
 	if err != nil {
 		for _, wr := range list {
@@ -156,12 +157,12 @@ func (w *writer) commit(list []*write) (wake bool) {
 			}
 		}
 	}
-	return wake
+	return wake, told
 }
 
 // transaction carries out writes, or none of them when it returns an error.
 // With savepoints the error of a write is its own affair.
-func (w *writer) transaction(list []*write, savepoints bool) (wake bool, err error) {
+func (w *writer) transaction(list []*write, savepoints bool) (wake, told bool, err error) {
 	t := &tx{session: w.session, w: w}
 	defer func() {
 		if err != nil {
@@ -170,17 +171,17 @@ func (w *writer) transaction(list []*write, savepoints bool) (wake bool, err err
 		}
 	}()
 	if err := t.exec(`BEGIN IMMEDIATE`); err != nil {
-		return false, err
+		return false, false, err
 	}
 	for _, wr := range list {
 		if !savepoints {
 			if err := wr.fn(t); err != nil {
-				return false, err
+				return false, false, err
 			}
 			continue
 		}
 		if err := t.exec(`SAVEPOINT one`); err != nil {
-			return false, err
+			return false, false, err
 		}
 		before := t.wake
 		if wr.err = wr.fn(t); wr.err != nil {
@@ -188,15 +189,15 @@ func (w *writer) transaction(list []*write, savepoints bool) (wake bool, err err
 			// A full disk may have ended the whole transaction: then nothing
 			// of this batch is on disk.
 			if err := t.exec(`ROLLBACK TO one`); err != nil {
-				return false, wr.err
+				return false, false, wr.err
 			}
 		}
 		if err := t.exec(`RELEASE one`); err != nil {
-			return false, err
+			return false, false, err
 		}
 	}
 	if err := t.exec(`COMMIT`); err != nil {
-		return false, fmt.Errorf("writing to disk: %w", err)
+		return false, false, fmt.Errorf("writing to disk: %w", err)
 	}
-	return t.wake, nil
+	return t.wake, t.told, nil
 }

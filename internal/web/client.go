@@ -148,13 +148,14 @@ func onPipeline[A any](ctx context.Context, c *Client, name, word string, q any)
 // Query narrows a list: empty and zero are not sent.
 type Query struct {
 	Pipeline, State, Hook string
+	Target                string // of notifications
 	Limit                 int
 	Before                int64
 }
 
 func (q Query) encode() string {
 	v := url.Values{}
-	for key, s := range map[string]string{"pipeline": q.Pipeline, "state": q.State, "hook": q.Hook} {
+	for key, s := range map[string]string{"pipeline": q.Pipeline, "state": q.State, "hook": q.Hook, "target": q.Target} {
 		if s != "" {
 			v.Set(key, s)
 		}
@@ -176,6 +177,11 @@ func (c *Client) Runs(ctx context.Context, q Query) ([]Run, error) {
 // Run gives one run.
 func (c *Client) Run(ctx context.Context, run int64) (Run, error) {
 	return call[Run](ctx, c, http.MethodGet, fmt.Sprintf("/api/runs/%d", run), nil)
+}
+
+// Outputs gives what the jobs of a run wrote for later ones, by job and name.
+func (c *Client) Outputs(ctx context.Context, run int64) (map[string]map[string]string, error) {
+	return call[map[string]map[string]string](ctx, c, http.MethodGet, fmt.Sprintf("/api/runs/%d/outputs", run), nil)
 }
 
 // Log gives a run's lines to fn, with follow until the run has ended.

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,6 +16,7 @@ func routes(s *server) http.Handler {
 	m.HandleFunc("GET /api/runs", handle(s.runs))
 	m.HandleFunc("GET /api/runs/{id}", handle(s.run))
 	m.HandleFunc("GET /api/runs/{id}/log", s.log)
+	m.HandleFunc("GET /api/runs/{id}/outputs", handle(s.outputs))
 	m.HandleFunc("POST /api/runs/{id}/cancel", handle(s.cancel))
 	m.HandleFunc("POST /api/runs/{id}/retry", handle(s.retry))
 	m.HandleFunc("POST /api/pipelines/{name}/runs", handle(s.trigger))
@@ -31,21 +33,40 @@ func routes(s *server) http.Handler {
 		return s.Caches.Caches(r.Context(), r.URL.Query().Get("pipeline"))
 	}))
 	m.HandleFunc("POST /api/caches/clear", handle(s.clearCaches))
+	m.HandleFunc("GET /api/notifications", handle(s.notifications))
+	m.HandleFunc("GET /api/notifications/{id}", handle(s.notification))
+	m.HandleFunc("POST /api/notifications/{id}/resend", handle(s.resend))
 	m.HandleFunc("POST /api/reload", handle(s.reload))
+	m.HandleFunc("POST /api/tokens", handle(s.createToken))
+	m.HandleFunc("GET /api/tokens", handle(s.listTokens))
+	m.HandleFunc("POST /api/tokens/{name}/revoke", handle(s.revokeToken))
 	return m
 }
 
+// publicRoutes are all routes of the API on the public address.
+func publicRoutes(p *Public) {
+	p.mux.HandleFunc("POST /api/pipelines/{name}/runs", p.start)
+	p.mux.HandleFunc("GET /api/pipelines/{name}/runs", p.list)
+	p.mux.HandleFunc("GET /api/runs/{id}", p.one)
+	p.mux.HandleFunc("POST /api/events", p.event)
+	p.mux.HandleFunc("/api/", p.nothing)
+}
+
 func (s *server) runs(r *http.Request) ([]Run, error) {
+	return listRuns(r, s.Reader.Runs, r.URL.Query().Get("pipeline"))
+}
+
+// listRuns gives the page of runs that a request asks for.
+func listRuns(r *http.Request, read func(context.Context, deploy.RunFilter) ([]deploy.Run, error), pipeline string) ([]Run, error) {
 	limit, before, err := page(r)
 	if err != nil {
 		return nil, err
 	}
-	q := r.URL.Query()
-	in, err := state(q.Get("state"))
+	in, err := state(r.URL.Query().Get("state"))
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.Reader.Runs(r.Context(), deploy.RunFilter{Pipeline: q.Get("pipeline"), State: in, Before: before, Limit: limit})
+	list, err := read(r.Context(), deploy.RunFilter{Pipeline: pipeline, State: in, Before: before, Limit: limit})
 	views := []Run{}
 	for i := range list {
 		views = append(views, runView(&list[i]))
@@ -63,6 +84,25 @@ func (s *server) run(r *http.Request) (Run, error) {
 		return Run{}, err
 	}
 	return runView(run), nil
+}
+
+// outputs gives what the jobs of a run wrote for later ones, by job and name.
+func (s *server) outputs(r *http.Request) (map[string]map[string]string, error) {
+	n, err := id(r)
+	if err != nil {
+		return nil, err
+	}
+	run, err := s.oneRun(r, n)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]map[string]string{}
+	for _, j := range run.Jobs {
+		if len(j.Outputs) > 0 {
+			all[j.Name] = j.Outputs
+		}
+	}
+	return all, nil
 }
 
 // oneRun reads a run that somebody asked for by its number.

@@ -57,6 +57,13 @@ type Caches interface {
 	ClearCaches(ctx context.Context, pipeline, actor string) (deploy.CacheReport, error)
 }
 
+// Outbox has the notifications.
+type Outbox interface {
+	Notifications(ctx context.Context, f deploy.NotificationFilter) ([]deploy.Notification, error)
+	Notification(ctx context.Context, id int64) (*deploy.Notification, error)
+	Resend(ctx context.Context, id int64, at time.Time) error
+}
+
 // Options are what the control socket serves; all are needed.
 type Options struct {
 	Reader   Reader
@@ -67,6 +74,9 @@ type Options struct {
 	Report   func() deploy.DaemonReport
 	Agents   func(ctx context.Context) []deploy.AgentReport
 	Caches   Caches
+	Outbox   Outbox
+	Tokens   Tokens
+	Pipeline func(name string) bool // whether deploy.yaml has it
 	Log      *slog.Logger
 }
 

@@ -3,6 +3,7 @@
 package web
 
 import (
+	"encoding/json"
 	"time"
 
 	"deployhook/internal/deploy"
@@ -136,10 +137,45 @@ func runView(r *deploy.Run) Run {
 	return v
 }
 
+// RunJSON is a run as `run ID --json` shows it, on one line: what signed
+// webhooks have as their data.
+func RunJSON(r *deploy.Run) ([]byte, error) { return json.Marshal(runView(r)) }
+
 func deliveryView(d *deploy.Delivery) Delivery {
 	v := Delivery{ID: d.ID, Hook: d.Hook, Delivery: opt(d.Key), Event: d.Event, Received: d.Received.UTC(), Runs: d.Runs, Message: d.Message, Why: d.Why}
 	if v.Runs == nil {
 		v.Runs = []int64{}
+	}
+	return v
+}
+
+// Notification is a notification as `notifications --json` shows it.
+type Notification struct {
+	ID       int64              `json:"id"`
+	Key      string             `json:"key"` // webhook-id
+	Target   string             `json:"target"`
+	Type     string             `json:"type"`
+	Run      *int64             `json:"run"`
+	Event    *int64             `json:"event"`
+	State    string             `json:"state"`
+	Attempts int                `json:"attempts"`
+	Error    *string            `json:"error"`
+	Created  time.Time          `json:"created"`
+	Next     *time.Time         `json:"next"`
+	Ended    *time.Time         `json:"ended"`
+	Tries    []deploy.NotifyTry `json:"tries,omitempty"`
+}
+
+func notificationView(n *deploy.Notification) Notification {
+	v := Notification{
+		ID: n.ID, Key: n.Key, Target: n.Target, Type: n.Type, Run: optID(n.Run), State: string(n.State), Attempts: n.Attempts, Error: opt(n.Error),
+		Created: n.Created.UTC(), Ended: optTime(n.Ended), Tries: n.Tries,
+	}
+	if n.Run == 0 {
+		v.Event = optID(n.Event)
+	}
+	if !n.State.Terminal() {
+		v.Next = optTime(n.Next)
 	}
 	return v
 }

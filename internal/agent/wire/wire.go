@@ -212,6 +212,9 @@ type Result struct {
 	Canceled bool     `json:"canceled"`
 	Error    string   `json:"error"`
 	LeftOver []string `json:"left_over"` // names of the processes that it left running, cut at LeftOverMost
+
+	Output      []byte `json:"output,omitempty"`       // what it wrote to its file of outputs, cut at one byte more than a job may have
+	OutputError string `json:"output_error,omitempty"` // why that cannot be read
 }
 
 // Cancel names the step to end.
