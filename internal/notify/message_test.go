@@ -176,7 +176,7 @@ func TestTestJobThatFailedOffersNoRollback(t *testing.T) {
 	m := failedMessage(&deploy.Notify{})
 	m.Run.Jobs[0].State, m.Run.Jobs[1].Begun, m.Run.Jobs[1].State = deploy.Failed, false, deploy.Skipped
 	m.Job, m.Host, m.Step = "test", deploy.Local, "make test"
-	want := []string{"deployhook logs 42 --job test", "deployhook retry 42"}
+	want := []string{"deployhook logs 42 --job test --host local", "deployhook retry 42"}
 	if got := commandsOf(m); strings.Join(got, ";") != strings.Join(want, ";") {
 		t.Errorf("commands %q, want %q", got, want)
 	}
