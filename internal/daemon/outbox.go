@@ -125,7 +125,9 @@ func (d *daemon) fill(ctx context.Context, m *notify.Message) error {
 	if err != nil || ev == nil {
 		ev = deploy.EventOf(run)
 	}
-	if m.Text, err = m.Spec.Text.Expand(deploy.NotifyScope(m.Pipeline, run, ev)); err != nil {
+	scope := deploy.NotifyScope(m.Pipeline, run, ev)
+	scope.Notice.Change = m.Change
+	if m.Text, err = m.Spec.Text.Expand(scope); err != nil {
 		// The message is worth more than its words: the sender has its own.
 		d.log.Debug("the text of a notification", "target", m.Target, "run", run.ID, "err", err)
 		m.Text = ""
