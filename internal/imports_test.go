@@ -42,6 +42,7 @@ var may = map[string][]string{
 	"demo":                     {},
 	"examples/course-platform": {},
 	"bench":                    {"internal/git", "internal/deploy"},
+	"bench/notify":             {},
 	"internal":                 {},
 	"packaging":                {},
 	"systemd":                  {},

@@ -102,7 +102,7 @@ Functions besides those below are ` + "`len lower upper trim int float string`" 
 - Unknown names, unknown jobs in ` + "`needs`" + ` and GitHub's ` + "`contains(a, b)`" + ` are errors of the file.
 `
 
-const noticesText = "In `if` and `text` of `notify` these stand besides; `job` is the first job that failed there, `needs` has all jobs\nof the run, and `payload` and `changed` are not there.\n"
+const noticesText = "In `if` and `text` of `notify` these stand besides; `job` is the first job that failed there, `needs` has all jobs\nof the run, and `changed` is not there.\n"
 
 const variablesText = `Steps get ` + "`PATH, HOME, LANG, USER, SHELL`" + ` and ` + "`TMPDIR`" + ` as the agent has them, ` + "`CI=true`" + `,
 ` + "`DEPLOYHOOK=true`" + `, those of ` + "`env`" + ` and ` + "`secrets`" + `, and these. Nothing else of the daemon's own

@@ -26,13 +26,13 @@ func (t teller) pipelineOf(digest, name string) *deploy.Pipeline {
 	return cfg.Pipeline(name)
 }
 
-// Listens is part of [store.Teller].
+// Listens is part of [deploy.Teller].
 func (t teller) Listens(digest, pipeline string) bool {
 	p := t.pipelineOf(digest, pipeline)
 	return p != nil && len(p.Notify) > 0
 }
 
-// Tell is part of [store.Teller]. What goes wrong here must not keep a run from
+// Tell is part of [deploy.Teller]. What goes wrong here must not keep a run from
 // ending: it is logged.
 func (t teller) Tell(h *deploy.Happened) []deploy.Telling {
 	run := h.Run
@@ -125,7 +125,9 @@ func (d *daemon) fill(ctx context.Context, m *notify.Message) error {
 	if err != nil || ev == nil {
 		ev = deploy.EventOf(run)
 	}
-	if m.Text, err = m.Spec.Text.Expand(deploy.NotifyScope(m.Pipeline, run, ev)); err != nil {
+	scope := deploy.NotifyScope(m.Pipeline, run, ev)
+	scope.Notice.Change = m.Change
+	if m.Text, err = m.Spec.Text.Expand(scope); err != nil {
 		// The message is worth more than its words: the sender has its own.
 		d.log.Debug("the text of a notification", "target", m.Target, "run", run.ID, "err", err)
 		m.Text = ""

@@ -76,9 +76,9 @@ func Words() (names, functions []string) {
 // noticeNames are those that a notification's expressions have besides.
 var noticeNames = []string{"run", "pipeline", "state", "change", "cause", "error"}
 
-// notNoticeNames are those that they do not have: what was sent and what has
-// changed are not asked for again when a run has ended.
-var notNoticeNames = []string{"payload", "changed"}
+// notNoticeNames are those that they do not have: what has changed is not
+// asked for again when a run has ended.
+var notNoticeNames = []string{"changed"}
 
 // exprBuiltins are those of the library that neither loop nor allocate much.
 var exprBuiltins = []string{"len", "lower", "upper", "trim", "int", "float", "string"}

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -30,6 +31,14 @@ type Telling struct {
 	At      time.Time
 }
 
+// Teller says what is told of a change of a run, and to whom. It is asked
+// within the transaction of the change, and so must not write.
+type Teller interface {
+	// Listens says whether anybody is told of a pipeline's runs under a config.
+	Listens(config, pipeline string) bool
+	Tell(h *Happened) []Telling
+}
+
 // approvalWait begins what a run says that waits for a person.
 const approvalWait = "approval"
 
@@ -40,8 +49,8 @@ func Changes(h *Happened) ([]Change, error) {
 	if r.State == Waiting && strings.HasPrefix(r.WaitingFor, approvalWait) && !strings.HasPrefix(h.Waited, approvalWait) {
 		return []Change{NeedsPerson, Change(Waiting)}, nil
 	}
-	if h.Before == r.State {
-		return nil, nil
+	if h.Before == r.State || h.Before == Running && !r.State.Terminal() {
+		return nil, nil // the second: it begins anew after a crash
 	}
 	var list []Change
 	switch r.State {
@@ -74,13 +83,18 @@ func (n *Notify) Wants(changes []Change, scope func() *Scope) (c Change, wanted 
 	if n.If == nil {
 		return changes[i], true, ""
 	}
-	ok, why := n.If.Eval(scope())
+	s := scope()
+	s.Notice.Change = changes[i]
+	ok, why := n.If.Eval(s)
 	return changes[i], ok, why
 }
 
-// NotifyScope is what the if and the text of an entry of notify see.
+// NotifyScope is what the if and the text of an entry of notify see: needs of
+// all jobs, and as job the first one that failed. Which change is told is the
+// caller's word.
 func NotifyScope(p *Pipeline, run *Run, ev *Event) *Scope {
-	s := &Scope{Event: ev, SHA: run.Commit, Env: map[string]string{}, Needs: map[string]NeedResult{}}
+	n := &Notice{Run: run.ID, Pipeline: run.Pipeline, State: run.State, Cause: run.Cause, Error: run.Error}
+	s := &Scope{Event: ev, SHA: run.Commit, Env: map[string]string{}, Needs: map[string]NeedResult{}, Notice: n}
 	for _, v := range p.Env {
 		if text, err := v.Value.Expand(s); err == nil {
 			s.Env[v.Name] = text
@@ -89,7 +103,11 @@ func NotifyScope(p *Pipeline, run *Run, ev *Event) *Scope {
 	for i := range run.Jobs {
 		j := &run.Jobs[i]
 		s.Needs[j.Name] = NeedResult{Result: j.State}
-		s.Status.Failed = s.Status.Failed || j.State == Failed || j.State == Lost
+		if j.State == Failed || j.State == Lost {
+			s.Status.Failed = true
+			s.Job = cmp.Or(s.Job, j.Name)
+			n.Error = cmp.Or(n.Error, j.Error)
+		}
 		s.Status.Canceled = s.Status.Canceled || j.State == Canceled
 		s.Status.Skipped = s.Status.Skipped || j.State == Skipped
 	}

@@ -124,11 +124,11 @@ func (d discord) Send(ctx context.Context, m *Message) (Answer, error) {
 	switch {
 	case a.Status == 429:
 		a.RetryAfter = max(a.RetryAfter, seconds(said.RetryAfter))
-		return a, fmt.Errorf("Discord answered 429: too many messages through this webhook")
+		return a, fmt.Errorf("discord answered 429: too many messages through this webhook")
 	case a.Status == 404 || said.Code == 10015:
-		return a, fmt.Errorf("Discord answered %d: the webhook is not there any more; make another in the channel's settings", a.Status)
+		return a, fmt.Errorf("discord answered %d: the webhook is not there any more; make another in the channel's settings", a.Status)
 	case a.Status == 401 || a.Status == 403:
-		return a, fmt.Errorf("Discord answered %d: the webhook's address is wrong; copy it again from the channel's settings", a.Status)
+		return a, fmt.Errorf("discord answered %d: the webhook's address is wrong; copy it again from the channel's settings", a.Status)
 	}
 	return a, err
 }

@@ -144,19 +144,14 @@ func (e email) deliver(ctx context.Context, spec *deploy.Email, password string,
 		return Answer{Permanent: true}, errors.New("this is not the address of a mail server")
 	}
 	dialer := &net.Dialer{Timeout: dialTime}
-	conn, err := dialer.DialContext(ctx, "tcp", spec.Server)
+	tcp, err := dialer.DialContext(ctx, "tcp", spec.Server)
 	if err != nil {
 		return Answer{}, mailReason("connecting", err)
 	}
-	defer conn.Close()
-	if end, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(end); err != nil {
-			return Answer{}, mailReason("connecting", err)
-		}
-	}
-	// The deadline does not know of a cancel.
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	conn = &bounded{conn, sayMost}
+	defer tcp.Close()
+	// The end of ctx ends what is read and written.
+	defer context.AfterFunc(ctx, func() { tcp.SetDeadline(time.Unix(1, 0)) })()
+	var conn net.Conn = &bounded{tcp, sayMost}
 	config := &tls.Config{ServerName: host, RootCAs: e.Roots, MinVersion: tls.VersionTLS12}
 	if spec.TLS == "tls" {
 		secure := tls.Client(conn, config)
@@ -249,7 +244,8 @@ func (e email) hand(c *smtp.Client, spec *deploy.Email, body []byte) (Answer, er
 	}
 	a := Answer{Status: 250, Body: []byte("250 taken")}
 	if len(left) > 0 {
-		a.Body = Hide([]byte("250 taken, but not for " + strings.Join(left, ", ") + ": " + oneLine(last.Error())))
+		why, _ := refused("", last)
+		a.Body = Hide([]byte("250 taken, but not for " + strings.Join(left, ", ") + ": " + string(why.Body)))
 		e.Log.Warn("a mail server refused some receivers", "server", spec.Server, "receivers", strings.Join(left, ", "))
 	}
 	// The mail is the server's now: how it says goodbye changes nothing.

@@ -193,7 +193,7 @@ func commandsOf(m *Message) []string {
 		if m.Job != "" {
 			logs += " --job " + m.Job
 		}
-		if m.Host != "" && m.Host != deploy.Local {
+		if m.Host != "" {
 			logs += " --host " + m.Host
 		}
 		add(logs)

@@ -176,7 +176,7 @@ func TestTestJobThatFailedOffersNoRollback(t *testing.T) {
 	m := failedMessage(&deploy.Notify{})
 	m.Run.Jobs[0].State, m.Run.Jobs[1].Begun, m.Run.Jobs[1].State = deploy.Failed, false, deploy.Skipped
 	m.Job, m.Host, m.Step = "test", deploy.Local, "make test"
-	want := []string{"deployhook logs 42 --job test", "deployhook retry 42"}
+	want := []string{"deployhook logs 42 --job test --host local", "deployhook retry 42"}
 	if got := commandsOf(m); strings.Join(got, ";") != strings.Join(want, ";") {
 		t.Errorf("commands %q, want %q", got, want)
 	}
@@ -274,21 +274,21 @@ func TestRefusalsOfChatsAreOneSentenceWithoutASecret(t *testing.T) {
 		permanent bool
 		wait      time.Duration
 	}{
-		{deploy.NotifySlack, answer{404, "", "no_service"}, "Slack: the webhook is not there any more: make another in Slack", true, 0},
-		{deploy.NotifySlack, answer{400, "", "invalid_payload"}, "Slack: it does not take the message; please report this", true, 0},
-		{deploy.NotifySlack, answer{403, "", "action_prohibited"}, "Slack: an administrator of the workspace does not allow it", true, 0},
+		{deploy.NotifySlack, answer{404, "", "no_service"}, "slack: the webhook is not there any more: make another in Slack", true, 0},
+		{deploy.NotifySlack, answer{400, "", "invalid_payload"}, "slack: it does not take the message; please report this", true, 0},
+		{deploy.NotifySlack, answer{403, "", "action_prohibited"}, "slack: an administrator of the workspace does not allow it", true, 0},
 		{deploy.NotifySlack, answer{429, "30", "rate_limited"}, "answered 429 Too Many Requests", false, 30 * time.Second},
 		{deploy.NotifySlack, answer{503, "", "busy"}, "answered 503 Service Unavailable", false, 0},
 		{deploy.NotifySlack, answer{302, "", "/hooks/secretpath"}, "redirects are not followed", true, 0},
-		{deploy.NotifyDiscord, answer{429, "1", `{"message":"You are being rate limited.","retry_after":64.5,"global":false}`}, "Discord answered 429: too many messages through this webhook", false, 64500 * time.Millisecond},
-		{deploy.NotifyDiscord, answer{404, "", `{"message":"Unknown Webhook","code":10015}`}, "Discord answered 404: the webhook is not there any more", true, 0},
-		{deploy.NotifyDiscord, answer{401, "", `{"message":"Invalid Webhook Token","code":50027}`}, "Discord answered 401: the webhook's address is wrong", true, 0},
+		{deploy.NotifyDiscord, answer{429, "1", `{"message":"You are being rate limited.","retry_after":64.5,"global":false}`}, "discord answered 429: too many messages through this webhook", false, 64500 * time.Millisecond},
+		{deploy.NotifyDiscord, answer{404, "", `{"message":"Unknown Webhook","code":10015}`}, "discord answered 404: the webhook is not there any more", true, 0},
+		{deploy.NotifyDiscord, answer{401, "", `{"message":"Invalid Webhook Token","code":50027}`}, "discord answered 401: the webhook's address is wrong", true, 0},
 		{deploy.NotifyDiscord, answer{500, "", ""}, "answered 500 Internal Server Error", false, 0},
-		{deploy.NotifyTelegram, answer{429, "", `{"ok":false,"error_code":429,"description":"Too Many Requests: retry after 5","parameters":{"retry_after":5}}`}, "Telegram answered 429: too many messages", false, 5 * time.Second},
-		{deploy.NotifyTelegram, answer{429, "", `{"ok":false,"parameters":{"retry_after":1e99}}`}, "Telegram answered 429: too many messages", false, 12 * time.Hour},
-		{deploy.NotifyTelegram, answer{401, "", `{"ok":false,"error_code":401,"description":"Unauthorized"}`}, "Telegram answered 401: the bot's token is wrong; ask @BotFather for it", true, 0},
-		{deploy.NotifyTelegram, answer{403, "", `{"ok":false,"error_code":403,"description":"Forbidden: bot was kicked from the group chat"}`}, "Telegram answered 403: the bot may not write in chat -100; add it there", true, 0},
-		{deploy.NotifyTelegram, answer{400, "", `{"ok":false,"error_code":400,"description":"Bad Request: chat not found"}`}, "Telegram answered 400: chat -100 is not there", true, 0},
+		{deploy.NotifyTelegram, answer{429, "", `{"ok":false,"error_code":429,"description":"Too Many Requests: retry after 5","parameters":{"retry_after":5}}`}, "telegram answered 429: too many messages", false, 5 * time.Second},
+		{deploy.NotifyTelegram, answer{429, "", `{"ok":false,"parameters":{"retry_after":1e99}}`}, "telegram answered 429: too many messages", false, 12 * time.Hour},
+		{deploy.NotifyTelegram, answer{401, "", `{"ok":false,"error_code":401,"description":"Unauthorized"}`}, "telegram answered 401: the bot's token is wrong; ask @BotFather for it", true, 0},
+		{deploy.NotifyTelegram, answer{403, "", `{"ok":false,"error_code":403,"description":"Forbidden: bot was kicked from the group chat"}`}, "telegram answered 403: the bot may not write in chat -100; add it there", true, 0},
+		{deploy.NotifyTelegram, answer{400, "", `{"ok":false,"error_code":400,"description":"Bad Request: chat not found"}`}, "telegram answered 400: chat -100 is not there", true, 0},
 		{deploy.NotifyTelegram, answer{400, "", `{"ok":false,"error_code":400,"parameters":{"migrate_to_chat_id":-100200}}`}, "the group has become another chat; write chat: -100200", true, 0},
 		{deploy.NotifyTelegram, answer{502, "", "<html>" + secretToken}, "answered 502 Bad Gateway", false, 0},
 	} {

@@ -110,7 +110,7 @@ func (s slack) Send(ctx context.Context, m *Message) (Answer, error) {
 	}[strings.TrimSpace(string(a.Body))]
 	if what != "" {
 		a.Permanent = true
-		return a, fmt.Errorf("Slack: %s", what)
+		return a, fmt.Errorf("slack: %s", what)
 	}
 	return a, err
 }

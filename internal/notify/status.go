@@ -173,9 +173,6 @@ func (d *deploymentOn) run() int64 {
 // Source: GitHub REST API, "Deployments" and "Deployment statuses".
 func (f *forgeCall) deployment(ctx context.Context, m *Message) (Answer, error) {
 	state, say := deploymentState(m.Run)
-	if state == "" {
-		return Answer{Status: http.StatusOK, Body: []byte("no deploy job has begun: there is no deployment")}, nil
-	}
 	query := url.Values{"environment": {m.Spec.Environment}, "sha": {m.Run.Commit}, "per_page": {"100"}}
 	a, list, err := f.deployments(ctx, query)
 	if err != nil {
@@ -186,6 +183,9 @@ func (f *forgeCall) deployment(ctx context.Context, m *Message) (Answer, error) 
 		if d.run() == m.Run.ID {
 			id = d.ID
 		}
+	}
+	if id == 0 && state == "inactive" {
+		return a, nil // nothing was ever announced
 	}
 	if id == 0 {
 		if a, id, err = f.deploy(ctx, m); err != nil {
@@ -208,8 +208,8 @@ func (f *forgeCall) deployment(ctx context.Context, m *Message) (Answer, error) 
 	return a, nil
 }
 
-// deploymentState is a run's state in words of deployments; empty = there is
-// none: no job that deploys has begun.
+// deploymentState is a run's state in words of deployments; one whose deploy
+// job never began ends as inactive: nothing was deployed.
 func deploymentState(r *deploy.Run) (state, say string) {
 	begun := false
 	for _, j := range r.Jobs {
@@ -218,7 +218,7 @@ func deploymentState(r *deploy.Run) (state, say string) {
 	say = fmt.Sprintf("Run %d %s", r.ID, r.State)
 	switch {
 	case !begun && r.State.Terminal():
-		return "", ""
+		return "inactive", say
 	case !begun:
 		return "queued", say
 	}

@@ -72,15 +72,15 @@ func (t telegram) Send(ctx context.Context, m *Message) (Answer, error) {
 	switch {
 	case a.Status == 429:
 		a.RetryAfter = max(a.RetryAfter, seconds(said.Parameters.RetryAfter))
-		return a, fmt.Errorf("Telegram answered 429: too many messages")
+		return a, fmt.Errorf("telegram answered 429: too many messages")
 	case a.Status == 401 || a.Status == 404:
-		return a, fmt.Errorf("Telegram answered %d: the bot's token is wrong; ask @BotFather for it", a.Status)
+		return a, fmt.Errorf("telegram answered %d: the bot's token is wrong; ask @BotFather for it", a.Status)
 	case said.Parameters.Migrated != 0:
-		return a, fmt.Errorf("Telegram answered %d: the group has become another chat; write chat: %d", a.Status, said.Parameters.Migrated)
+		return a, fmt.Errorf("telegram answered %d: the group has become another chat; write chat: %d", a.Status, said.Parameters.Migrated)
 	case a.Status == 403:
-		return a, fmt.Errorf("Telegram answered 403: the bot may not write in chat %s; add it there", m.Spec.Chat)
+		return a, fmt.Errorf("telegram answered 403: the bot may not write in chat %s; add it there", m.Spec.Chat)
 	case a.Status == 400 && strings.Contains(said.Description, "chat not found"):
-		return a, fmt.Errorf("Telegram answered 400: chat %s is not there, or the bot is not in it; add it there", m.Spec.Chat)
+		return a, fmt.Errorf("telegram answered 400: chat %s is not there, or the bot is not in it; add it there", m.Spec.Chat)
 	}
 	return a, err
 }

@@ -26,7 +26,7 @@ type writer struct {
 	notify  func(wake, told bool)
 	follow  *atomic.Pointer[func(*deploy.Run) []deploy.NewRun]
 	order   int64             // the last accept number; only the writer's goroutine uses it
-	teller  Teller            // nil = nobody is told anything; only the writer's goroutine uses it
+	teller  deploy.Teller     // nil = nobody is told anything; only the writer's goroutine uses it
 	outbox  atomic.Int64      // notifications that wait, about
 	held    map[string]string // by pipeline: the sentence of its hold by hand; nil = read it again
 	written chan struct{}     // has one when something was committed

@@ -40,6 +40,7 @@ type Store interface {
 	Tick(ctx context.Context, k deploy.Tick, runs []deploy.NewRun) ([]int64, error)
 	Follow(next func(*deploy.Run) []deploy.NewRun)
 	Trim(ctx context.Context, now time.Time) (more bool, err error)
+	Outbox
 }
 
 type suite struct {
@@ -81,6 +82,11 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"ClocksAreThoseOfTheConfig":           clocks,
 		"OldScheduledRunsGo":                  trimScheduled,
 		"SuccessMakesWhatFollowsOnce":         follow,
+		"SecondEventOfAKeyChangesNothing":     sameEvent,
+		"NotificationIsClaimedOnce":           claimedOnce,
+		"RunIsToldInOrderToEachTarget":        toldInOrder,
+		"TargetIsGoneUnderAConfig":            goneTarget,
+		"WhatIsDeadWaitsAndThenGoes":          deadWait,
 	} {
 		t.Run(name, func(t *testing.T) { test(&suite{T: t, s: open(t)}) })
 	}
