@@ -42,7 +42,7 @@ func TestAllErrorsOfAFileComeAtOnce(t *testing.T) {
 	got := problemsOf(t, `hoks: 1
 hooks:
   github: { provider: githb, secret: { environment: A } }
-  b: { provider: gitlab, token: { file: token } }
+  b: { provider: gitlob, token: { file: token } }
 pipelines:
   shop:
     repository: shop
@@ -66,8 +66,8 @@ server: { listen: 8484, log: { level: loud } }
 `)
 	same(t, got,
 		`deploy.yaml:1:1: hoks: unknown key; did you mean "hooks"?`,
-		`deploy.yaml:3:23: hooks.github.provider: "githb" is not one of github, generic; did you mean "github"?`,
-		`deploy.yaml:4:18: hooks.b.provider: gitlab: not available in this version`,
+		`deploy.yaml:3:23: hooks.github.provider: "githb" is not one of github, gitlab, gitea, forgejo, gogs, bitbucket, azure, generic, standard, stripe; did you mean "github"?`,
+		`deploy.yaml:4:18: hooks.b.provider: "gitlob" is not one of github, gitlab, gitea, forgejo, gogs, bitbucket, azure, generic, standard, stripe; did you mean "gitlab"?`,
 		`deploy.yaml:4:41: hooks.b.token.file: this is not an absolute path`,
 		`deploy.yaml:7:17: pipelines.shop.repository: "shop" is not a repository: write it like github.com/acme/shop`,
 		`deploy.yaml:8:5: pipelines.shop.rollout: unknown key; it belongs to pipelines.NAME.jobs.NAME, and is not available in this version`,
@@ -222,7 +222,19 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 		{"no secret", "hooks: { h: { provider: github } }", "hooks.h: a secret or a token is wanted: without one anybody could start a run"},
 		{"empty hook", "hooks: { h: {} }", "hooks.h: a secret or a token is wanted"},
 		{"misspelt secret", "hooks: { h: { secrt: { environment: A } } }", `hooks.h.secrt: unknown key; did you mean "secret"?`},
-		{"list of secrets", "hooks: { h: { secret: [a, b] } }", "hooks.h.secret: a list of secrets: not available in this version"},
+		{"list of secrets with one unknown", "secrets: { a: { environment: A } }\nhooks: { h: { secret: [a, b] } }", "hooks.h.secret[1]: there is no such name under secrets"},
+		{"list with a secret twice", "secrets: { a: { environment: A } }\nhooks: { h: { secret: [a, a] } }", "hooks.h.secret[1]: this secret stands in the list twice"},
+		{"empty list of secrets", "hooks: { h: { secret: [] } }", "hooks.h.secret: a secret, or a list of 1 to 10, is wanted here"},
+		{"literal in a list of secrets", "hooks: { h: { secret: [ 'a b c' ] } }", "hooks.h.secret[0]: a secret is the name of one under secrets"},
+		{"gitlab with secret and token", "hooks: { h: { provider: gitlab, secret: { environment: A }, token: { environment: B } } }", "hooks.h.secret: with gitlab this is another word for token: write one of them"},
+		{"signature of a forge", "hooks: { h: { secret: { environment: A }, signature: { header: X-S } } }", "hooks.h.signature: this is for provider: generic; github says by itself how it signs"},
+		{"signature without a secret", "hooks: { h: { provider: generic, token: { environment: A }, signature: { header: X-S } } }", "hooks.h.signature: the secret that is the key of the signature is missing"},
+		{"header of a signature", "hooks: { h: { provider: generic, secret: { environment: A }, signature: { header: 'X S' } } }", "hooks.h.signature.header: the name of a header has letters, digits and -"},
+		{"algorithm of a signature", "hooks: { h: { provider: generic, secret: { environment: A }, signature: { algorithm: md5 } } }", `"md5" is not one of sha256, sha512, sha1`},
+		{"allow everybody", "hooks: { h: { secret: { environment: A }, allow: [ 0.0.0.0/0 ] } }", "hooks.h.allow: 0.0.0.0/0 is everybody: leave the key allow out"},
+		{"allow nobody", "hooks: { h: { secret: { environment: A }, allow: [] } }", "hooks.h.allow: a list without a network lets nobody in"},
+		{"allow an unknown list", "hooks: { h: { secret: { environment: A }, allow: [ githb ] } }", `"githb" is neither a network nor one of the published lists: github; did you mean "github"?`},
+		{"allow what is no network", "hooks: { h: { secret: { environment: A }, allow: [ 10.0.0.1/8 ] } }", "10.0.0.1/8 is not a network: did you mean 10.0.0.0/8, or 10.0.0.1 alone"},
 		{"unknown secret", "secrets: { main: { environment: A } }\nhooks: { h: { secret: mian } }", `hooks.h.secret: there is no such name under secrets, and a value never stands in this file; did you mean "main"?`},
 		{"two sources", "secrets: { a: { environment: A, file: /a } }", "secrets.a: exactly one of environment, file, credential and command is wanted"},
 		{"no source", "secrets: { a: {} }", "secrets.a: exactly one of"},
@@ -231,7 +243,6 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 		{"unknown source", "secrets: { a: { env: A } }", "1:17: secrets.a: the source of a secret is one of environment, file, credential and command"},
 		{"two mistakes in a source count once", "secrets: { a: { file: a } }\nhooks: { h: { secret: a } }", "secrets.a.file: this is not an absolute path"},
 		{"empty source", "secrets: { a: { command: '' } }", "secrets.a.command: this is empty"},
-		{"generic with a signature", "hooks: { h: { provider: generic, secret: { environment: A } } }", "a generic hook with a signature: not available in this version; use token"},
 		{"secret that is not there yet is not missed twice", "secrets: { a: { environment: 1 } }\nhooks: { h: { secret: a } }", "secrets.a.environment"},
 
 		// pipelines
@@ -487,7 +498,6 @@ func TestEveryLaterKeyIsRefusedByName(t *testing.T) {
 	}
 	for _, text := range []string{
 		"server: { database: 'postgres://localhost/x' }",
-		"hooks: { h: { provider: stripe, secret: { environment: A } } }",
 	} {
 		if got := problemsOf(t, text); len(got) != 1 || !strings.Contains(got[0], "not available in this version") {
 			t.Errorf("%s: %v", text, got)

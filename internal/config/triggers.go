@@ -48,8 +48,8 @@ func (b *builder) triggers(p *deploy.Pipeline, n *node) {
 				}
 			}
 		}
-		if x := b.cfg.Hook(p.On.Hook.Name); x != nil && x.Provider != "generic" && !b.within("hooks."+x.Name) {
-			b.warn(h, "payloads of a %s hook start nothing here: on.hook is for a generic hook", x.Provider)
+		if x := b.cfg.Hook(p.On.Hook.Name); x != nil && x.BringsPushes() && !b.within("hooks."+x.Name) {
+			b.warn(h, "payloads of a %s hook start nothing here: on.hook is for generic, standard and stripe hooks", x.Provider)
 		}
 	}
 	if p.Repository != "" && (b.absent(n, "on") || on != nil && len(on.order) == 0 && !b.within(on.path)) {
@@ -65,8 +65,8 @@ func (b *builder) fromForge(p *deploy.Pipeline, n, trigger *node, what string) {
 	if b.absent(n, "hook") && p.Hook == "" {
 		p.Hook = b.onlyHook(n, trigger)
 	}
-	if h := b.cfg.Hook(p.Hook); h != nil && h.Provider == "generic" && !b.within("hooks."+h.Name) {
-		b.warn(trigger, "%s do not come through a generic hook: hook %s starts nothing here", what, h.Name)
+	if h := b.cfg.Hook(p.Hook); h != nil && !h.BringsPushes() && !b.within("hooks."+h.Name) {
+		b.warn(trigger, "%s do not come through a %s hook: hook %s starts nothing here", what, h.Provider, h.Name)
 	}
 }
 
