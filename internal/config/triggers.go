@@ -308,15 +308,16 @@ func (b *builder) onlyHook(n, push *node) string {
 
 // everyBranch refuses to deploy every branch by leaving a word out.
 func (b *builder) everyBranch(p *deploy.Pipeline, n *node) {
-	t := p.On.Push
-	if t == nil || len(t.Branches)+len(t.Tags) > 0 || b.within(n.path+".on") || b.meant[n.path+".on.push.branches"] || b.meant[n.path+".on.push.tags"] {
+	i := slices.IndexFunc(p.Jobs, func(j deploy.Job) bool { return j.Deploys() })
+	if i < 0 || b.within(n.path+".on") {
 		return
 	}
-	for i := range p.Jobs {
-		if p.Jobs[i].Deploys() {
-			b.bad(n.get("on").get("push"), "branches or tags are wanted: job %s deploys, and every branch would", p.Jobs[i].Name)
-			return
-		}
+	on := n.get("on")
+	if t := p.On.Push; t != nil && len(t.Branches)+len(t.Tags) == 0 && !b.meant[n.path+".on.push.branches"] && !b.meant[n.path+".on.push.tags"] {
+		b.bad(on.get("push"), "branches or tags are wanted: job %s deploys, and every branch would", p.Jobs[i].Name)
+	}
+	if t := p.On.Workflow; t != nil && len(t.Branches) == 0 && !b.meant[n.path+".on.workflow_run.branches"] {
+		b.bad(on.get("workflow_run"), "branches are wanted: job %s deploys, and every branch would", p.Jobs[i].Name)
 	}
 }
 
