@@ -12,7 +12,11 @@ import (
 func commands() []*cobra.Command {
 	a := &app{out: &bytes.Buffer{}, err: &bytes.Buffer{}}
 	a.root = a.rootCommand()
-	return append([]*cobra.Command{a.root}, a.root.Commands()...)
+	list := []*cobra.Command{a.root}
+	for _, c := range a.root.Commands() {
+		list = append(append(list, c), c.Commands()...)
+	}
+	return list
 }
 
 func TestEveryHelpEndsWithARealExampleWithin80Columns(t *testing.T) {

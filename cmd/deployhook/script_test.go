@@ -54,7 +54,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": startDaemon, "stop": stopDaemon, "push": push, "post": post, "await": await, "json": jsonIs,
+			"daemon": startDaemon, "stop": stopDaemon, "push": push, "post": post, "await": await, "json": jsonIs, "meta": serveMeta,
 		},
 	})
 }
