@@ -29,7 +29,7 @@ export HOME := $(or $(call WRITABLE,$(shell getent passwd "$$(id -u)" | cut -d: 
 $(shell mkdir -p "$(HOME)")
 endif
 
-.PHONY: build demo test check bench install dist dist-again tools docs clean
+.PHONY: build demo test check bench bench-notify install dist dist-again tools docs clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 go build -buildvcs=$(VCS) -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/deployhook
@@ -50,6 +50,9 @@ check: ## form, vet, staticcheck
 bench: tools ## figures next to adnanh/webhook, as a table
 	@./bench/tools
 	@go run ./bench
+
+bench-notify: ## figures of notifications and of the application's events, as a table: six minutes
+	@go run ./bench/notify
 
 # Not made anew by root, whose PATH may have no Go, when make build has made it.
 install: ## binary, units and users, below DESTDIR

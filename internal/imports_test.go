@@ -39,11 +39,12 @@ var may = map[string][]string{
 		"internal/daemon", "internal/config", "internal/web", "internal/agent", "internal/setup", "internal/adopt", "internal/doctor",
 		"internal/deploy", "systemd",
 	},
-	"demo":      {},
-	"bench":     {"internal/git", "internal/deploy"},
-	"internal":  {},
-	"packaging": {},
-	"systemd":   {},
+	"demo":         {},
+	"bench":        {"internal/git", "internal/deploy"},
+	"bench/notify": {},
+	"internal":     {},
+	"packaging":    {},
+	"systemd":      {},
 }
 
 // files parses every Go file of the project.

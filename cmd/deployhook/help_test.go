@@ -70,7 +70,7 @@ func split(line string) (words []string) {
 }
 
 func TestEveryReadHasJSON(t *testing.T) {
-	for _, name := range []string{"runs", "run", "logs", "releases", "deliveries", "delivery", "explain", "trigger", "retry", "rollback", "replay", "doctor"} {
+	for _, name := range []string{"runs", "run", "logs", "releases", "deliveries", "delivery", "explain", "trigger", "retry", "rollback", "replay", "doctor", "notifications"} {
 		c, _, err := commands()[0].Find([]string{name})
 		if err != nil || c.Flags().Lookup("json") == nil {
 			t.Errorf("%s has no --json (%v)", name, err)

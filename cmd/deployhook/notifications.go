@@ -16,7 +16,7 @@ func (a *app) notificationsCommand() *cobra.Command {
 	var asJSON, failed bool
 	c := &cobra.Command{
 		Use:   "notifications [NOTIFICATION]",
-		Short: "List what is told to others, the newest first, or show one with its tries",
+		Short: "List what is told to others, or show one with its tries",
 		Long: "List what is told to others: what waits, what has arrived and what could not be\n" +
 			"sent. With a number, show that one with each try, the status and the first KiB\n" +
 			"of the answer.",
@@ -48,7 +48,7 @@ func (a *app) notificationsCommand() *cobra.Command {
 				fmt.Fprintln(a.err, "there are no such notifications")
 				return nil
 			}
-			rows := [][]string{{"NOTIFICATION", "TARGET", "TYPE", "STATE", "TRIES", "WHEN", "ERROR"}}
+			rows := [][]string{{"ID", "TARGET", "TYPE", "STATE", "TRIES", "WHEN", "ERROR"}}
 			for i := range list {
 				n := &list[i]
 				rows = append(rows, []string{fmt.Sprint(n.ID), plain(&n.Target), plain(&n.Type), n.State, fmt.Sprint(n.Attempts), ago(n.Created, time.Now()), plain(n.Error)})

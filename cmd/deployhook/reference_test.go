@@ -71,6 +71,12 @@ var shapes = []struct {
 		"id": "the number that `explain` and `replay` take", "hook": "", "delivery": "the sender's id", "event": "", "received": "", "runs": "numbers",
 		"message": "what the sender was answered", "why": "a sentence for each pipeline: `{pipeline, run, why}`",
 	}},
+	{"A notification: `notifications ID`; `notifications` is an array of them without `tries`", web.Notification{}, map[string]string{
+		"id": "the number that `notifications` and `resend` take", "key": "`webhook-id`: the same at each try", "target": "`PIPELINE/NAME` of notify, `targets//NAME` of targets",
+		"type": "`run.failed`, or that of the event", "run": "null: of an event of the application", "event": "null: of a run",
+		"state": "`queued`, `waiting` for its next try, `running`, `succeeded`, `failed` or `canceled`", "attempts": "", "error": "one sentence, of the last try",
+		"created": "", "next": "when it is tried next; null once it has ended", "ended": "", "tries": "`{at, took_ms, status, error, answer}`, the last 20; `status` 0: no answer came; `answer`: the first KiB",
+	}},
 	{"`replay`", web.Receipt{}, map[string]string{"delivery": "", "runs": "that it started", "message": ""}},
 	{"`check`", checkResult{}, map[string]string{
 		"file": "", "errors": "`{file, line, column, path, message}`; line, column and path may be null", "warnings": "the same", "hooks": "names",

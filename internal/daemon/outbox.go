@@ -26,13 +26,13 @@ func (t teller) pipelineOf(digest, name string) *deploy.Pipeline {
 	return cfg.Pipeline(name)
 }
 
-// Listens is part of [store.Teller].
+// Listens is part of [deploy.Teller].
 func (t teller) Listens(digest, pipeline string) bool {
 	p := t.pipelineOf(digest, pipeline)
 	return p != nil && len(p.Notify) > 0
 }
 
-// Tell is part of [store.Teller]. What goes wrong here must not keep a run from
+// Tell is part of [deploy.Teller]. What goes wrong here must not keep a run from
 // ending: it is logged.
 func (t teller) Tell(h *deploy.Happened) []deploy.Telling {
 	run := h.Run

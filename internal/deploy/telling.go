@@ -31,6 +31,14 @@ type Telling struct {
 	At      time.Time
 }
 
+// Teller says what is told of a change of a run, and to whom. It is asked
+// within the transaction of the change, and so must not write.
+type Teller interface {
+	// Listens says whether anybody is told of a pipeline's runs under a config.
+	Listens(config, pipeline string) bool
+	Tell(h *Happened) []Telling
+}
+
 // approvalWait begins what a run says that waits for a person.
 const approvalWait = "approval"
 

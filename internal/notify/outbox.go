@@ -20,6 +20,8 @@ const (
 	slots     = 64                    // messages, to all targets together
 	perTarget = 4                     // messages that one target gets at once
 	rate      = 50                    // messages a second that one target gets
+	pace      = 500                   // messages a second to all: a push is worth more
+	burst     = 16                    // of these at once
 	ahead     = 16                    // claimed messages of one target
 	claimMost = 64                    // messages of one claim: accepts wait for its transaction
 	endMost   = 64                    // of one write of what became of them
@@ -61,6 +63,7 @@ type Outbox struct {
 	order   []*target // by name: they are served in turn
 	turn    int       // who is first the next time
 	digest  string    // of the config that targets are known under
+	next    time.Time // no message before this: the pace
 	sending int
 	risky   int                // of these, to targets that are not proven
 	results chan result        // never full: as large as there are slots
@@ -282,9 +285,10 @@ func (b *Outbox) start(ctx context.Context, now time.Time) {
 	for progress := true; progress && b.sending < slots; {
 		progress = false
 		for _, t := range b.order {
-			if b.sending == slots || !b.mayStart(t, now) {
+			if b.sending == slots || b.next.After(now) || !b.mayStart(t, now) {
 				continue
 			}
+			b.next = later(b.next, now.Add(-burst*time.Second/pace)).Add(time.Second / pace)
 			n := t.claimed[0]
 			t.claimed = t.claimed[1:]
 			t.next = later(t.next, now.Add(-time.Second/rate)).Add(time.Second / rate)
@@ -500,7 +504,7 @@ func (b *Outbox) wait(now, looked, failed time.Time, every time.Duration, told b
 			continue
 		}
 		if len(t.claimed) > 0 && (t.circuit.proven && t.sending < perTarget || t.sending == 0 && b.risky < slots/2) {
-			sooner(later(t.next, t.circuit.until))
+			sooner(later(later(t.next, b.next), t.circuit.until))
 		}
 		if !t.due.IsZero() && t.sending == 0 && len(t.claimed) == 0 {
 			sooner(later(later(later(t.due, t.hold), t.circuit.until), failed.Add(retryTime)))

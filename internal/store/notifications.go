@@ -20,16 +20,8 @@ import (
 // disk.
 const outboxMost = 1_000_000
 
-// Teller says what is told of a change of a run, and to whom. It is asked
-// within the transaction of the change, and so must not write.
-type Teller interface {
-	// Listens says whether anybody is told of a pipeline's runs under a config.
-	Listens(config, pipeline string) bool
-	Tell(h *deploy.Happened) []deploy.Telling
-}
-
 // Tell has t asked at each change of a run from now on.
-func (s *Store) Tell(ctx context.Context, t Teller) error {
+func (s *Store) Tell(ctx context.Context, t deploy.Teller) error {
 	return s.write(ctx, func(tx *tx) error { tx.w.teller = t; return nil })
 }
 

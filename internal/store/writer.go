@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"modernc.org/sqlite"
+
+	"deployhook/internal/deploy"
 )
 
 // batch is how many writes share a transaction, and so an fsync.
@@ -23,7 +25,7 @@ type writer struct {
 	done    chan struct{}
 	notify  func(wake, told bool)
 	order   int64             // the last accept number; only the writer's goroutine uses it
-	teller  Teller            // nil = nobody is told anything; only the writer's goroutine uses it
+	teller  deploy.Teller     // nil = nobody is told anything; only the writer's goroutine uses it
 	outbox  atomic.Int64      // notifications that wait, about
 	held    map[string]string // by pipeline: the sentence of its hold by hand; nil = read it again
 	written chan struct{}     // has one when something was committed

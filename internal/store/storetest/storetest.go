@@ -36,6 +36,7 @@ type Store interface {
 	SetLive(ctx context.Context, l deploy.Live) error
 	Live(ctx context.Context, host, path string) (*deploy.Live, error)
 	Wake() <-chan struct{}
+	Outbox
 }
 
 type suite struct {
@@ -72,6 +73,11 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"IllegalMoveIsRefused":                illegal,
 		"RetryKeepsItsPlace":                  retry,
 		"CommitsThatMoveJobsWakeTheEngine":    wake,
+		"SecondEventOfAKeyChangesNothing":     sameEvent,
+		"NotificationIsClaimedOnce":           claimedOnce,
+		"RunIsToldInOrderToEachTarget":        toldInOrder,
+		"TargetIsGoneUnderAConfig":            goneTarget,
+		"WhatIsDeadWaitsAndThenGoes":          deadWait,
 	} {
 		t.Run(name, func(t *testing.T) { test(&suite{T: t, s: open(t)}) })
 	}
