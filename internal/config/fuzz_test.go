@@ -15,7 +15,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(b)
 	for _, text := range []string{
-		smallest, "", "a", "- a", "{}", "a: &a [*a]", "x-a: &a { b: &b [1] }\nx-b: [*a, *b]\nx-c: { <<: *a }", "\ta: 1", "? a", "a: !!str", "a: !x", "&a", "*a", "<<: 1", "a: |\n", "a: >-\n x", "---\n---\n", "%", "a: 'b", "{", "[", "]", "a:\n- b\n-", "a: \"\\", ": ", "a: b: c", "a: 1\r\nb: 2",
+		smallest, everyKind, "", "a", "- a", "{}", "a: &a [*a]", "x-a: &a { b: &b [1] }\nx-b: [*a, *b]\nx-c: { <<: *a }", "\ta: 1", "? a", "a: !!str", "a: !x", "&a", "*a", "<<: 1", "a: |\n", "a: >-\n x", "---\n---\n", "%", "a: 'b", "{", "[", "]", "a:\n- b\n-", "a: \"\\", ": ", "a: b: c", "a: 1\r\nb: 2",
 		hooksPart, pipelineText("on: push\n"), jobText("release: { path: /srv/shop, shared: { dirs: [a] } }\n"), pipelineText("repository: github.com/a/b\ncache: [a, a/b, ../c, ~/d]\n"), farHost("address: '[::1]:22', user: a@b, host_key: ssh-rsa AAAA, jump: web1, labels: [a]"), farText("a: { jump: b, identity_file: x }\nb: { jump: a, known_hosts: '@revoked * ssh-dss A', keepalive: 1h }\n", "hosts: [a, b, local]\n"), stepText("run: x\nretry: { limit: 1 }\nif: failure()\nenv: { A: '${{ branch }}' }\n"),
 	} {
 		f.Add([]byte(text))
