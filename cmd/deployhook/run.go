@@ -159,6 +159,7 @@ func (a *app) show(r web.Run, outputs map[string]map[string]string) {
 	row("cause", r.Cause)
 	row("waits for", r.WaitingFor)
 	row("event", &r.Event)
+	row("why", r.Why)
 	row("ref", r.Ref)
 	row("commit", r.Commit)
 	row("message", r.Message)

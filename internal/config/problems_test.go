@@ -224,7 +224,7 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 		{"on.hook without name", pipelineText("on: { hook: { if: 'true' } }\n"), "pipelines.p.on.hook: name is missing"},
 		{"on: hook", pipelineText("on: hook\n"), "pipelines.p.on.hook: a section with name or if is wanted here, and nothing stands here"},
 		{"unknown event", pipelineText(repo + "on: pull_request\n"), "pipelines.p.on.pull_request: unknown key"},
-		{"later event, short", pipelineText(repo + "on: [push, schedule]\n"), "pipelines.p.on.schedule: not available in this version"},
+		{"schedule, short", pipelineText(repo + "on: [push, schedule]\n"), "pipelines.p.on.schedule: a list of sections with cron or timezone is wanted here, and nothing stands here"},
 		{"branches and branches-ignore", pipelineText(repo + "on: { push: { branches: [a], branches-ignore: [b] } }\n"), "branches and branches_ignore do not go together"},
 		{"tags and tags_ignore", pipelineText(repo + "on: { push: { tags: [a], tags_ignore: [b] } }\n"), "tags and tags_ignore do not go together"},
 		{"paths and paths_ignore", pipelineText(repo + "on: { push: { paths: [a], paths_ignore: [b] } }\n"), "paths and paths_ignore do not go together"},

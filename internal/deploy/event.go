@@ -11,10 +11,14 @@ type Kind string
 
 // The kinds of events.
 const (
-	Push     Kind = "push"
-	Payload  Kind = "hook"
-	Manual   Kind = "manual"
-	Rollback Kind = "rollback"
+	Push         Kind = "push"
+	Payload      Kind = "hook"
+	Manual       Kind = "manual"
+	Rollback     Kind = "rollback"
+	ReleaseEvent Kind = "release"
+	Workflow     Kind = "workflow_run"
+	Scheduled    Kind = "schedule"
+	Chained      Kind = "pipeline"
 )
 
 // ZeroCommit is what a forge writes where there is no commit.
@@ -43,6 +47,20 @@ type Event struct {
 	PathsCut   bool              // the payload's list is not whole: ask git
 	Payload    func() any        // gives the decoded JSON body (maps, slices, string, float64, bool, nil), decoding it when it is first asked for; nil = null
 	Inputs     map[string]string // of a trigger by hand
+
+	// Of a release or a workflow run.
+	Action     string // what became of it: published, completed
+	Prerelease bool   // a release that is not for everybody
+	Draft      bool   // a release that nobody sees yet
+	Workflow   string // name of the workflow
+	Conclusion string // how it ended: success, failure, cancelled
+	Trigger    string // the event that it ran for: push, pull_request
+	Fork       bool   // it ran for commits of another repository than Repository, or nobody knows of which
+
+	// Of what no delivery brings.
+	Pipeline string // that is meant: by a schedule or by hand; of a pipeline event the one that has succeeded
+	Schedule string // that came due, as [Cron.String]
+	Why      string // what brought it about, in words
 }
 
 // RefName is the ref in words: "branch main", "tag v1".

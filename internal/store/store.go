@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +46,7 @@ type Store struct {
 	idleLock  sync.Mutex
 	daemon    string
 	tokens    tokens
+	follow    atomic.Pointer[func(*deploy.Run) []deploy.NewRun]
 
 	background sync.WaitGroup
 	wake       chan struct{}
@@ -132,7 +134,7 @@ func (s *Store) open(ctx context.Context) error {
 		db.Close()
 		return err
 	}
-	if s.writer, err = newWriter(ctx, db, func() { signal(s.wake) }); err != nil {
+	if s.writer, err = newWriter(ctx, db, func() { signal(s.wake) }, &s.follow); err != nil {
 		db.Close()
 		return err
 	}

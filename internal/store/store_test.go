@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -159,9 +160,17 @@ func TestBadDatabasesAreOneSentence(t *testing.T) {
 		t.Fatal(err)
 	}
 	store.SetVersion(t, filepath.Join(newer, "deployhook.db"), 99)
+	files, err := filepath.Glob("migrations/*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	newest := 0
+	if _, err := fmt.Sscanf(filepath.Base(slices.Max(files)), "%d_", &newest); err != nil {
+		t.Fatal(err)
+	}
 	for dir, want := range map[string]string{
 		damaged: "is damaged",
-		newer:   "the database is of a newer deployhook (schema 99, this one knows ",
+		newer:   fmt.Sprintf("the database is of a newer deployhook (schema 99, this one knows %d): install that version again", newest),
 	} {
 		_, err := open(dir)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
