@@ -33,7 +33,7 @@ var groups = []struct {
 	title string
 	names []string
 }{
-	{"Looking", []string{"runs", "run", "logs", "releases", "deliveries", "delivery", "explain", "cache"}},
+	{"Looking", []string{"runs", "run", "logs", "releases", "deliveries", "delivery", "explain", "cache", "hooks"}},
 	{"Acting", []string{"trigger", "retry", "cancel", "rollback", "replay"}},
 	{"Keeping back", []string{"hold", "unhold", "lock", "unlock"}},
 	{"The daemon and its file", []string{"init", "adopt", "serve", "check", "doctor", "reload", "token", "schema", "version", "completion", "help", "agent"}},

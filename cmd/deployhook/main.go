@@ -142,7 +142,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.initCommand(), a.serveCommand(), a.agentCommand(), a.checkCommand(), a.doctorCommand(), a.reloadCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(), help,
 		a.triggerCommand(), a.runsCommand(), a.runCommand(), a.logsCommand(), a.cancelCommand(), a.retryCommand(),
 		a.releasesCommand(), a.rollbackCommand(), a.holdCommand(), a.unholdCommand(), a.lockCommand(), a.unlockCommand(),
-		a.deliveriesCommand(), a.deliveryCommand(), a.replayCommand(), a.explainCommand(), a.adoptCommand(), a.cacheCommand(),
+		a.deliveriesCommand(), a.deliveryCommand(), a.replayCommand(), a.explainCommand(), a.adoptCommand(), a.cacheCommand(), a.hooksCommand(),
 		a.tokenCommand(),
 	)
 	grouped(root)

@@ -95,17 +95,6 @@ func (b *builder) secretOf(n *node) *deploy.Secret {
 	return &s
 }
 
-func (b *builder) hook(name string, n *node) {
-	h := deploy.Hook{Name: name, Provider: n.str("provider", "github"), Secret: b.secretOf(n.get("secret")), Token: b.secretOf(n.get("token"))}
-	switch {
-	case b.absent(n, "secret") && b.absent(n, "token"):
-		b.bad(n, "a secret or a token is wanted: without one anybody could start a run")
-	case h.Provider == "generic" && n.get("secret") != nil:
-		b.bad(n.get("secret"), "a generic hook with a signature: not available in this version; use token")
-	}
-	b.cfg.Hooks = append(b.cfg.Hooks, h)
-}
-
 func (b *builder) env(n *node) []deploy.Variable {
 	if n == nil {
 		return nil

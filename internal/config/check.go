@@ -100,6 +100,8 @@ func (c *checker) check(v *value, p *place, path string) *node {
 		return c.scalar(n, p)
 	case secret:
 		return c.secret(n)
+	case secretList:
+		return c.secretList(n)
 	case keyFile:
 		return c.identityForm(n)
 	case sections:
@@ -340,7 +342,7 @@ func (c *checker) scalar(n *node, p *place) *node {
 		}
 	}
 	if len(p.allowed) > 0 && !slices.Contains(p.allowed, n.text) {
-		if slices.Contains(notYet[lastName(p.path)], v.text) || strings.HasPrefix(p.path, "server.agent.") && strings.HasPrefix(v.text, "/") {
+		if strings.HasPrefix(p.path, "server.agent.") && strings.HasPrefix(v.text, "/") {
 			return bad("%s: not available in this version", short(v.text))
 		}
 		return bad("%s", notAllowed(v.text, p.allowed))
@@ -356,9 +358,29 @@ func notAllowed(text string, allowed []string) string {
 	return fmt.Sprintf("%q is not one of %s%s", short(text), strings.Join(allowed, ", "), deploy.DidYouMean(text, allowed))
 }
 
-// notYet are values of the design whose part comes later.
-var notYet = map[string][]string{
-	"provider": {"gitlab", "gitea", "forgejo", "gogs", "bitbucket", "azure", "standard", "stripe"},
+// secretsMost bounds a rotation: each delivery may be held against all of them.
+const secretsMost = 10
+
+// secretList reads a secret, or a list of those of which any one counts.
+func (c *checker) secretList(n *node) *node {
+	list := n.v.list
+	if !n.v.isList {
+		list = []*value{n.v}
+	}
+	if len(list) == 0 || len(list) > secretsMost {
+		c.bad(n, "a secret, or a list of 1 to %d, is wanted here", secretsMost)
+		return nil
+	}
+	for i, v := range list {
+		path := n.path
+		if n.v.isList {
+			path = fmt.Sprintf("%s[%d]", path, i)
+		}
+		if item := c.secret(&node{v: v, path: path}); item != nil {
+			n.items = append(n.items, item)
+		}
+	}
+	return n
 }
 
 // secret reads the name of a secret or its source. A literal cannot be told
@@ -366,9 +388,6 @@ var notYet = map[string][]string{
 func (c *checker) secret(n *node) *node {
 	v := n.v
 	switch {
-	case v.isList:
-		c.problem(v.line, v.column, n.path, "a list of secrets: not available in this version")
-		return nil
 	case v.isMap:
 		return c.source(n)
 	case !v.scalar || !validName(v.text):

@@ -121,6 +121,11 @@ func noteWritten(n *node, into map[string]*value) {
 	for _, k := range n.keys {
 		noteWritten(k, into)
 	}
+	for _, i := range n.items {
+		if i != nil && i.path != n.path {
+			noteWritten(i, into)
+		}
+	}
 }
 
 // Find gives the file that a command means: its flag, $DEPLOYHOOK_CONFIG,

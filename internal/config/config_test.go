@@ -56,7 +56,7 @@ func TestSmallestFileHasEveryDefault(t *testing.T) {
 	f := parsed(t, smallest)
 	want := &deploy.Config{
 		Digest: f.Deploy.Digest, Text: smallest,
-		Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secret: &deploy.Secret{Name: "hooks.github.secret", Credential: "github-webhook"}}},
+		Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secrets: []deploy.Secret{{Name: "hooks.github.secret", Credential: "github-webhook"}}, Signature: deploy.Signature{Header: "X-Hub-Signature-256", Algorithm: "sha256", Encoding: "hex", Prefix: "sha256="}}},
 		Pipelines: []deploy.Pipeline{{
 			Name: "shop", Repository: "github.com/acme/shop", CloneURL: "https://github.com/acme/shop.git", Hook: "github",
 			On: deploy.Triggers{Push: &deploy.PushTrigger{Branches: []string{"main"}}}, Queue: deploy.QueueLatest,

@@ -49,12 +49,19 @@ func Describe(w io.Writer, f *File) {
 		d.line("address", "POST /hooks/"+h.Name)
 		d.line("provider", h.Provider, "hooks."+h.Name+".provider")
 		for _, k := range []struct {
-			name   string
-			secret *deploy.Secret
-		}{{"secret", h.Secret}, {"token", h.Token}} {
-			if k.secret != nil {
-				d.line(k.name, sourceText(*k.secret))
+			name    string
+			secrets []deploy.Secret
+		}{{"secret", h.Secrets}, {"token", h.Tokens}} {
+			for _, s := range k.secrets {
+				d.line(k.name, sourceText(s))
 			}
+		}
+		if h.Provider == "generic" && len(h.Secrets) > 0 {
+			s := h.Signature
+			d.line("signature", fmt.Sprintf("HMAC %s, %s, in %s", s.Algorithm, s.Encoding, s.Header), "hooks."+h.Name+".signature")
+		}
+		if len(h.Allow)+len(h.Ranges) > 0 {
+			d.line("allowed", AllowText(&h))
 		}
 	}
 	for i := range f.Deploy.Hosts {

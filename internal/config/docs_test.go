@@ -189,7 +189,7 @@ targets.*: url events secret
 
 // laterKeys are those whose part is not in this version.
 const laterKeys = `
-server.dashboard server.metrics server.retention hooks.*.signature hooks.*.allow environments notify targets
+server.dashboard server.metrics server.retention environments notify targets
 pipelines.*.concurrency.group pipelines.*.concurrency.cancel_in_progress pipelines.*.reconcile pipelines.*.notify pipelines.*.jobs.*.environment
 pipelines.*.jobs.*.artifacts pipelines.*.jobs.*.healthcheck pipelines.*.jobs.*.rollout pipelines.*.jobs.*.before
 pipelines.*.jobs.*.after pipelines.*.jobs.*.on_rollback

@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"strings"
+
+	"deployhook/internal/deploy"
+)
 
 // kind is the form of a key's value.
 type kind int
@@ -18,6 +22,7 @@ const (
 	texts                  // a list of texts; one alone may stand without the list
 	variables              // NAME: value; values keep their literal text
 	secret                 // a name of secrets, or an object with its source
+	secretList             // one, or a list of them
 	keyFile                // a path, or a secret
 	secretMap              // NAME: secret
 	sections               // a list of sections
@@ -28,7 +33,7 @@ const (
 
 var kindNames = map[kind]string{
 	section: "section", names: "named sections", line: "text", text: "text", number: "whole number", decimal: "number", boolean: "true or false",
-	duration: "duration", size: "size", texts: "list of texts", variables: "variables", secret: "secret", keyFile: "path or secret", secretMap: "variables with secrets",
+	duration: "duration", size: "size", texts: "list of texts", variables: "variables", secret: "secret", secretList: "secret or list of secrets", keyFile: "path or secret", secretMap: "variables with secrets",
 	sections: "list of sections", expression: "expression", textOrMap: "text or section", mayBeEmpty: "section",
 }
 
@@ -94,15 +99,15 @@ var table = []key{
 
 	{"hooks", names, "", nil, false, "Inbound endpoints: `POST /hooks/NAME`."},
 	{"hooks.*", section, "", nil, false, "One endpoint."},
-	{"hooks.*.provider", line, "github", []string{"github", "generic"}, false, "Who sends to it."},
-	{"hooks.*.secret", secret, "", nil, false, "Key of the signature, 16 characters or more."},
-	{"hooks.*.token", secret, "", nil, false, "Token in the URL (`?token=`) or in `Authorization: Bearer`, 16 characters or more. With a secret too, both must be right."},
-	{"hooks.*.signature", section, "", nil, true, "How a generic sender signs."},
-	{"hooks.*.signature.header", line, "", nil, true, "Header with the signature."},
-	{"hooks.*.signature.algorithm", line, "", nil, true, "Hash of the HMAC."},
-	{"hooks.*.signature.encoding", line, "", nil, true, "hex or base64."},
-	{"hooks.*.signature.prefix", line, "", nil, true, "What stands before it."},
-	{"hooks.*.allow", texts, "", nil, true, "Networks that may send."},
+	{"hooks.*.provider", line, "github", deploy.Providers, false, "Who sends to it, and so how it is verified; see [hooks](hooks.md)."},
+	{"hooks.*.secret", secretList, "", nil, false, "Key of the signature, 16 characters or more; with `azure` it is `user:password`. A list is a rotation: any one verifies."},
+	{"hooks.*.token", secretList, "", nil, false, "Token in the URL (`?token=`) or in `Authorization: Bearer`, with `gitlab` in `X-Gitlab-Token`, 16 characters or more; a list as above. With a secret too, both must be right."},
+	{"hooks.*.signature", section, "", nil, false, "How a generic sender signs the raw body: an HMAC with the secret as its key."},
+	{"hooks.*.signature.header", line, "X-Hub-Signature-256", nil, false, "Header with the signature."},
+	{"hooks.*.signature.algorithm", line, "sha256", []string{"sha256", "sha512", "sha1"}, false, "Hash of the HMAC."},
+	{"hooks.*.signature.encoding", line, "hex", []string{"hex", "base64"}, false, "How its bytes are written."},
+	{"hooks.*.signature.prefix", text, "(sha256= in the default header, else nothing)", nil, false, "What stands before it."},
+	{"hooks.*.allow", texts, "", nil, false, "Networks and addresses that may send, and `github` for those that GitHub publishes (`deployhook hooks ranges` fetches them). Without it everybody may, who has the secret."},
 
 	{"hosts", names, "", nil, false, "Machines over SSH, at most 1000. This one is always there, as `local`."},
 	{"hosts.*", section, "", nil, false, "A machine with sshd, and a home that can be written, is enough: deployhook brings itself there."},

@@ -21,7 +21,7 @@ func (f *File) atOdds() (list Problems) {
 	}
 	if !local(f.Server.Listen) && !f.Server.TLS.On() {
 		for _, h := range f.Deploy.Hooks {
-			if h.Token != nil {
+			if len(h.Tokens) > 0 {
 				warn("server.listen", "other machines reach this without TLS, and the token of hook %s with it: listen on 127.0.0.1 behind a proxy, or set server.tls", h.Name)
 				break
 			}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -41,7 +42,7 @@ func TestAllErrorsOfAFileComeAtOnce(t *testing.T) {
 	got := problemsOf(t, `hoks: 1
 hooks:
   github: { provider: githb, secret: { environment: A } }
-  b: { provider: gitlab, token: { file: token } }
+  b: { provider: gitlob, token: { file: token } }
 pipelines:
   shop:
     repository: shop
@@ -65,8 +66,8 @@ server: { listen: 8484, log: { level: loud } }
 `)
 	same(t, got,
 		`deploy.yaml:1:1: hoks: unknown key; did you mean "hooks"?`,
-		`deploy.yaml:3:23: hooks.github.provider: "githb" is not one of github, generic; did you mean "github"?`,
-		`deploy.yaml:4:18: hooks.b.provider: gitlab: not available in this version`,
+		`deploy.yaml:3:23: hooks.github.provider: "githb" is not one of github, gitlab, gitea, forgejo, gogs, bitbucket, azure, generic, standard, stripe; did you mean "github"?`,
+		`deploy.yaml:4:18: hooks.b.provider: "gitlob" is not one of github, gitlab, gitea, forgejo, gogs, bitbucket, azure, generic, standard, stripe; did you mean "gitlab"?`,
 		`deploy.yaml:4:41: hooks.b.token.file: this is not an absolute path`,
 		`deploy.yaml:7:17: pipelines.shop.repository: "shop" is not a repository: write it like github.com/acme/shop`,
 		`deploy.yaml:8:5: pipelines.shop.rollout: unknown key; it belongs to pipelines.NAME.jobs.NAME, and is not available in this version`,
@@ -93,6 +94,28 @@ func pipelineText(lines string) string {
 // jobText puts lines under a job of a pipeline with a repository.
 func jobText(lines string) string {
 	return hooksPart + "pipelines:\n  p:\n    repository: github.com/acme/shop\n    on: { push: { branches: [main] } }\n    jobs:\n      j:\n" + indent(lines, "        ")
+}
+
+// minutes are so many schedules.
+func minutes(n int) string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("{ cron: %d * * * * }", i))
+	}
+	return strings.Join(list, ", ")
+}
+
+// chainText is so many pipelines that follow each other.
+func chainText(n int) string {
+	var b strings.Builder
+	for i := range n {
+		on := ""
+		if i > 0 {
+			on = fmt.Sprintf("on: { pipeline: { name: p%d } }, ", i-1)
+		}
+		fmt.Fprintf(&b, "  p%d: { %sjobs: { j: { steps: [ { run: x } ] } } }\n", i, on)
+	}
+	return b.String()
 }
 
 func stepText(lines string) string {
@@ -199,7 +222,19 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 		{"no secret", "hooks: { h: { provider: github } }", "hooks.h: a secret or a token is wanted: without one anybody could start a run"},
 		{"empty hook", "hooks: { h: {} }", "hooks.h: a secret or a token is wanted"},
 		{"misspelt secret", "hooks: { h: { secrt: { environment: A } } }", `hooks.h.secrt: unknown key; did you mean "secret"?`},
-		{"list of secrets", "hooks: { h: { secret: [a, b] } }", "hooks.h.secret: a list of secrets: not available in this version"},
+		{"list of secrets with one unknown", "secrets: { a: { environment: A } }\nhooks: { h: { secret: [a, b] } }", "hooks.h.secret[1]: there is no such name under secrets"},
+		{"list with a secret twice", "secrets: { a: { environment: A } }\nhooks: { h: { secret: [a, a] } }", "hooks.h.secret[1]: this secret stands in the list twice"},
+		{"empty list of secrets", "hooks: { h: { secret: [] } }", "hooks.h.secret: a secret, or a list of 1 to 10, is wanted here"},
+		{"literal in a list of secrets", "hooks: { h: { secret: [ 'a b c' ] } }", "hooks.h.secret[0]: a secret is the name of one under secrets"},
+		{"gitlab with secret and token", "hooks: { h: { provider: gitlab, secret: { environment: A }, token: { environment: B } } }", "hooks.h.secret: with gitlab this is another word for token: write one of them"},
+		{"signature of a forge", "hooks: { h: { secret: { environment: A }, signature: { header: X-S } } }", "hooks.h.signature: this is for provider: generic; github says by itself how it signs"},
+		{"signature without a secret", "hooks: { h: { provider: generic, token: { environment: A }, signature: { header: X-S } } }", "hooks.h.signature: the secret that is the key of the signature is missing"},
+		{"header of a signature", "hooks: { h: { provider: generic, secret: { environment: A }, signature: { header: 'X S' } } }", "hooks.h.signature.header: the name of a header has letters, digits and -"},
+		{"algorithm of a signature", "hooks: { h: { provider: generic, secret: { environment: A }, signature: { algorithm: md5 } } }", `"md5" is not one of sha256, sha512, sha1`},
+		{"allow everybody", "hooks: { h: { secret: { environment: A }, allow: [ 0.0.0.0/0 ] } }", "hooks.h.allow: 0.0.0.0/0 is everybody: leave the key allow out"},
+		{"allow nobody", "hooks: { h: { secret: { environment: A }, allow: [] } }", "hooks.h.allow: a list without a network lets nobody in"},
+		{"allow an unknown list", "hooks: { h: { secret: { environment: A }, allow: [ githb ] } }", `"githb" is neither a network nor one of the published lists: github; did you mean "github"?`},
+		{"allow what is no network", "hooks: { h: { secret: { environment: A }, allow: [ 10.0.0.1/8 ] } }", "10.0.0.1/8 is not a network: did you mean 10.0.0.0/8, or 10.0.0.1 alone"},
 		{"unknown secret", "secrets: { main: { environment: A } }\nhooks: { h: { secret: mian } }", `hooks.h.secret: there is no such name under secrets, and a value never stands in this file; did you mean "main"?`},
 		{"two sources", "secrets: { a: { environment: A, file: /a } }", "secrets.a: exactly one of environment, file, credential and command is wanted"},
 		{"no source", "secrets: { a: {} }", "secrets.a: exactly one of"},
@@ -208,7 +243,6 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 		{"unknown source", "secrets: { a: { env: A } }", "1:17: secrets.a: the source of a secret is one of environment, file, credential and command"},
 		{"two mistakes in a source count once", "secrets: { a: { file: a } }\nhooks: { h: { secret: a } }", "secrets.a.file: this is not an absolute path"},
 		{"empty source", "secrets: { a: { command: '' } }", "secrets.a.command: this is empty"},
-		{"generic with a signature", "hooks: { h: { provider: generic, secret: { environment: A } } }", "a generic hook with a signature: not available in this version; use token"},
 		{"secret that is not there yet is not missed twice", "secrets: { a: { environment: 1 } }\nhooks: { h: { secret: a } }", "secrets.a.environment"},
 
 		// pipelines
@@ -225,6 +259,30 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 		{"on: hook", pipelineText("on: hook\n"), "pipelines.p.on.hook: a section with name or if is wanted here, and nothing stands here"},
 		{"unknown event", pipelineText(repo + "on: pull_request\n"), "pipelines.p.on.pull_request: unknown key"},
 		{"schedule, short", pipelineText(repo + "on: [push, schedule]\n"), "pipelines.p.on.schedule: a list of sections with cron or timezone is wanted here, and nothing stands here"},
+		{"empty schedule", pipelineText("on: { schedule: [] }\n"), "pipelines.p.on.schedule: the list is empty"},
+		{"schedule without cron", pipelineText("on: { schedule: [ { timezone: Europe/Berlin } ] }\n"), "pipelines.p.on.schedule[0]: cron is missing"},
+		{"schedule that never comes", pipelineText("on: { schedule: [ { cron: 0 0 30 2 * } ] }\n"), "pipelines.p.on.schedule[0].cron: this time never comes"},
+		{"schedule of four fields", pipelineText("on: { schedule: [ { cron: 0 0 * * } ] }\n"), "five fields (minute hour day month weekday), or six with seconds first; this has 4"},
+		{"schedule nonsense", pipelineText("on: { schedule: [ { cron: every day } ] }\n"), "this has 2"},
+		{"minute 60", pipelineText("on: { schedule: [ { cron: 60 * * * * } ] }\n"), `on.schedule[0].cron: minute "60": 0 to 59 or * is wanted`},
+		{"unknown zone", pipelineText("on: { schedule: [ { cron: 0 0 * * *, timezone: Mars } ] }\n"), `on.schedule[0].timezone: "Mars" is no time zone`},
+		{"schedule twice", pipelineText("on: { schedule: [ { cron: 0 0 * * * }, { cron: 0  0 * * * } ] }\n"), "on.schedule[1].cron: this schedule stands here twice"},
+		{"51 schedules", pipelineText("on: { schedule: [ " + minutes(51) + " ] }\n"), "there are 51 schedules; at most 50 are allowed"},
+		{"choice without options", pipelineText("on: { manual: { inputs: { a: { type: choice } } } }\n"), "inputs.a: a choice wants options"},
+		{"options without a choice", pipelineText("on: { manual: { inputs: { a: { options: [x] } } } }\n"), "inputs.a.options: options belong to type: choice"},
+		{"unknown type", pipelineText("on: { manual: { inputs: { a: { type: text } } } }\n"), `"text" is not one of string, boolean, number, choice`},
+		{"default of another type", pipelineText("on: { manual: { inputs: { a: { type: number, default: many } } } }\n"), `inputs.a.default: the default is a number, not "many"`},
+		{"default that is no option", pipelineText("on: { manual: { inputs: { a: { type: choice, options: [x, y], default: z } } } }\n"), `the default is one of x, y, not "z"`},
+		{"default of what is required", pipelineText("on: { manual: { inputs: { a: { required: true, default: z } } } }\n"), "an input that is required has no default"},
+		{"pipeline without name", pipelineText("on: { pipeline: {} }\n"), "pipelines.p.on.pipeline: name is missing"},
+		{"unknown pipeline", pipelineText("on: { pipeline: { name: q } }\n"), `pipelines.p.on.pipeline.name: no pipeline "q"`},
+		{"pipeline after itself", pipelineText("on: { pipeline: { name: p } }\n"), "these pipelines would start each other for ever: p after p"},
+		{"too long a chain", hooksPart + "pipelines:\n" + chainText(11), "p10.on.pipeline.name: more than 10 pipelines would follow each other"},
+		{"release without repository", pipelineText("on: release\n"), "on.release: releases come from a repository: repository is missing"},
+		{"workflow_run without repository", pipelineText("on: workflow_run\n"), "on.workflow_run: workflow runs come from a repository: repository is missing"},
+		{"empty workflows", pipelineText(repo + "on: { workflow_run: { workflows: [] } }\n"), "on.workflow_run.workflows: the list is empty"},
+		{"bad glob of a workflow", pipelineText(repo + "on: { workflow_run: { workflows: ['a['] } }\n"), `pattern "a[": [ has no ]`},
+		{"every branch by workflow_run", strings.Replace(jobText("release: /srv/shop\n"), "{ push: { branches: [main] } }", "workflow_run", 1), "on.workflow_run: branches are wanted: job j deploys, and every branch would"},
 		{"branches and branches-ignore", pipelineText(repo + "on: { push: { branches: [a], branches-ignore: [b] } }\n"), "branches and branches_ignore do not go together"},
 		{"tags and tags_ignore", pipelineText(repo + "on: { push: { tags: [a], tags_ignore: [b] } }\n"), "tags and tags_ignore do not go together"},
 		{"paths and paths_ignore", pipelineText(repo + "on: { push: { paths: [a], paths_ignore: [b] } }\n"), "paths and paths_ignore do not go together"},
@@ -440,7 +498,6 @@ func TestEveryLaterKeyIsRefusedByName(t *testing.T) {
 	}
 	for _, text := range []string{
 		"server: { database: 'postgres://localhost/x' }",
-		"hooks: { h: { provider: stripe, secret: { environment: A } } }",
 	} {
 		if got := problemsOf(t, text); len(got) != 1 || !strings.Contains(got[0], "not available in this version") {
 			t.Errorf("%s: %v", text, got)

@@ -32,7 +32,7 @@ func Reference() []byte {
 		}
 	}
 	writeLanguage(&b)
-	b.WriteString("\n## Later\n\nThese keys are known and refused by name, `not available in this version`: they are never\naccepted and ignored. So are `provider: gitlab, gitea, forgejo, gogs, bitbucket, azure, standard`\nand `stripe`, a generic hook with a `secret`, a list of secrets, and `database: postgres://`.\n\n| key | meaning |\n|---|---|\n")
+	b.WriteString("\n## Later\n\nThese keys are known and refused by name, `not available in this version`: they are never\naccepted and ignored. So is `database: postgres://`.\n\n| key | meaning |\n|---|---|\n")
 	for _, k := range table {
 		if k.later {
 			fmt.Fprintf(&b, "| `%s` | %s |\n", written(k.path), cell(k.doc))

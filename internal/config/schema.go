@@ -73,6 +73,8 @@ func schemaOf(p *place) map[string]any {
 		s["additionalProperties"] = aSecret
 	case secret, keyFile:
 		s["anyOf"] = aSecret["anyOf"]
+	case secretList:
+		s["anyOf"] = append([]any{map[string]any{"type": "array", "items": aSecret, "minItems": 1, "maxItems": secretsMost}}, aSecret["anyOf"].([]any)...)
 	case sections:
 		s["type"] = "array"
 		item := map[string]any{}

@@ -74,7 +74,7 @@ func TestSchemaTakesMergeKeysAsTheyStand(t *testing.T) {
 
 func TestSchemaRefusesWhatTheReaderRefuses(t *testing.T) {
 	for _, text := range []string{
-		"hoks: {}", "hooks: []", "hooks: { 'a b': {} }", "hooks: { a: { provider: gitlab } }", "notify: []",
+		"hoks: {}", "hooks: []", "hooks: { 'a b': {} }", "hooks: { a: { provider: gitlob } }", "notify: []",
 		"server: { log: { level: loud } }", "server: { dashboard: off }", "secrets: { a: b }", "secrets: { a: { value: b } }",
 		stepText("run: x\nuses: y\n"), stepText("run: x\ndetach: true\n"), stepText("run: x\nretry: 3\n"),
 		jobText("steps: [make]\n"), jobText("rollout: {}\nsteps: [ { run: x } ]\n"), jobText("env: { A-B: x }\nsteps: [ { run: x } ]\n"),

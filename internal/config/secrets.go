@@ -138,34 +138,35 @@ func runSecret(ctx context.Context, command string) ([]byte, error) {
 }
 
 // CheckSecrets reads the secrets of a file. A hook must not start with a
-// secret that is empty, short or unreadable: that is an error; what else is
-// worth a word is a warning. Commands are run for hooks alone.
+// secret that is empty, short or unreadable, or with a published list of
+// networks that is not here: that is an error; what else is worth a word is a
+// warning. Commands are run for hooks alone.
 func CheckSecrets(ctx context.Context, f *File) (errs, warnings Problems) {
 	problem := f.problem
 	seen := map[deploy.Secret]bool{}
 	for _, h := range f.Deploy.Hooks {
 		for _, k := range []struct {
-			name   string
-			secret *deploy.Secret
-		}{{"secret", h.Secret}, {"token", h.Token}} {
-			if k.secret == nil {
-				continue
-			}
-			seen[*k.secret] = true
-			path := "hooks." + h.Name + "." + k.name
-			v, err := f.Look(ctx, *k.secret)
-			if errors.Is(err, ErrUnknown) {
-				continue
-			}
-			if err != nil {
-				p := problem(path, "%s", reason(*k.secret, err))
-				p.Unread = errors.As(err, new(notHereError)) || errors.Is(err, fs.ErrPermission)
+			name    string
+			secrets []deploy.Secret
+		}{{"secret", h.Secrets}, {"token", h.Tokens}} {
+			for i, s := range k.secrets {
+				seen[s] = true
+				v, err := f.Look(ctx, s)
+				if errors.Is(err, ErrUnknown) {
+					continue
+				}
+				p := problem(f.hookSecret(&h, k.name, i), "")
+				if err != nil {
+					p.Message = reason(s, err)
+					p.Unread = errors.As(err, new(notHereError)) || errors.Is(err, fs.ErrPermission)
+				} else if p.Message = unfit(&h, k.name, v); p.Message == "" {
+					continue
+				}
 				errs = append(errs, p)
-			} else if n := len([]rune(v)); n < secretLeast {
-				errs = append(errs, problem(path, "it has %s, and %d are the least: make one with openssl rand -hex 32", counted(n, "character"), secretLeast))
 			}
 		}
 	}
+	errs = append(errs, f.rangesMissing()...)
 	for _, s := range secretsOf(f.Deploy) {
 		if seen[s] || s.Command != "" {
 			continue
@@ -240,11 +241,7 @@ func counted(n int, what string) string {
 func (f *File) Secrets() []deploy.Secret {
 	var all []deploy.Secret
 	for _, h := range f.Deploy.Hooks {
-		for _, s := range []*deploy.Secret{h.Secret, h.Token} {
-			if s != nil {
-				all = append(all, *s)
-			}
-		}
+		all = slices.Concat(all, h.Secrets, h.Tokens)
 	}
 	if f.Server.TLS.On() {
 		all = append(all, f.Server.TLS.Certificate, f.Server.TLS.Key)

@@ -48,8 +48,8 @@ func (b *builder) triggers(p *deploy.Pipeline, n *node) {
 				}
 			}
 		}
-		if x := b.cfg.Hook(p.On.Hook.Name); x != nil && x.Provider != "generic" && !b.within("hooks."+x.Name) {
-			b.warn(h, "payloads of a %s hook start nothing here: on.hook is for a generic hook", x.Provider)
+		if x := b.cfg.Hook(p.On.Hook.Name); x != nil && x.BringsPushes() && !b.within("hooks."+x.Name) {
+			b.warn(h, "payloads of a %s hook start nothing here: on.hook is for generic, standard and stripe hooks", x.Provider)
 		}
 	}
 	if p.Repository != "" && (b.absent(n, "on") || on != nil && len(on.order) == 0 && !b.within(on.path)) {
@@ -65,8 +65,8 @@ func (b *builder) fromForge(p *deploy.Pipeline, n, trigger *node, what string) {
 	if b.absent(n, "hook") && p.Hook == "" {
 		p.Hook = b.onlyHook(n, trigger)
 	}
-	if h := b.cfg.Hook(p.Hook); h != nil && h.Provider == "generic" && !b.within("hooks."+h.Name) {
-		b.warn(trigger, "%s do not come through a generic hook: hook %s starts nothing here", what, h.Name)
+	if h := b.cfg.Hook(p.Hook); h != nil && !h.BringsPushes() && !b.within("hooks."+h.Name) {
+		b.warn(trigger, "%s do not come through a %s hook: hook %s starts nothing here", what, h.Provider, h.Name)
 	}
 }
 
@@ -308,15 +308,16 @@ func (b *builder) onlyHook(n, push *node) string {
 
 // everyBranch refuses to deploy every branch by leaving a word out.
 func (b *builder) everyBranch(p *deploy.Pipeline, n *node) {
-	t := p.On.Push
-	if t == nil || len(t.Branches)+len(t.Tags) > 0 || b.within(n.path+".on") || b.meant[n.path+".on.push.branches"] || b.meant[n.path+".on.push.tags"] {
+	i := slices.IndexFunc(p.Jobs, func(j deploy.Job) bool { return j.Deploys() })
+	if i < 0 || b.within(n.path+".on") {
 		return
 	}
-	for i := range p.Jobs {
-		if p.Jobs[i].Deploys() {
-			b.bad(n.get("on").get("push"), "branches or tags are wanted: job %s deploys, and every branch would", p.Jobs[i].Name)
-			return
-		}
+	on := n.get("on")
+	if t := p.On.Push; t != nil && len(t.Branches)+len(t.Tags) == 0 && !b.meant[n.path+".on.push.branches"] && !b.meant[n.path+".on.push.tags"] {
+		b.bad(on.get("push"), "branches or tags are wanted: job %s deploys, and every branch would", p.Jobs[i].Name)
+	}
+	if t := p.On.Workflow; t != nil && len(t.Branches) == 0 && !b.meant[n.path+".on.workflow_run.branches"] {
+		b.bad(on.get("workflow_run"), "branches are wanted: job %s deploys, and every branch would", p.Jobs[i].Name)
 	}
 }
 

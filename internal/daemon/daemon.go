@@ -178,7 +178,7 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	})
 	d.rc = receiver.New(receiver.Options{
 		Config: d.config, Secret: config.Resolve, Store: d.store, Log: d.log, BodyMemory: f.Server.BodyMemory, Allowed: d.engine.Allowed,
-		Proxies: f.Server.TrustedProxies,
+		Proxies: f.Server.TrustedProxies, Ranges: (&ranges{data: f.Server.Data}).networks,
 	})
 	d.api = web.NewPublic(web.PublicOptions{
 		Runs: d.store, Trigger: d.engine.Trigger, Pipeline: d.hasPipeline, Tokens: d.store, Log: d.log,

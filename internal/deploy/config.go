@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -18,10 +19,45 @@ type Config struct {
 
 // Hook is an inbound endpoint, POST /hooks/NAME.
 type Hook struct {
-	Name     string
-	Provider string  // github or generic
-	Secret   *Secret // key of the signature; nil = none
-	Token    *Secret // compared in constant time; nil = none
+	Name      string
+	Provider  string         // one of [Providers]
+	Secrets   []Secret       // keys of the signature, any one verifies; with azure user:password; empty = none
+	Tokens    []Secret       // compared in constant time, any one is right; empty = none
+	Signature Signature      // how a generic sender signs
+	Allow     []netip.Prefix // who may send; with Ranges empty too: everybody
+	Ranges    []string       // published lists of networks that may send too, by name: github
+}
+
+// BringsPushes says whether a hook's deliveries tell that refs moved; others
+// bring payloads.
+func (h *Hook) BringsPushes() bool {
+	return h.Provider != "generic" && h.Provider != "standard" && h.Provider != "stripe"
+}
+
+// Listening are the pipelines that deliveries of a hook may start.
+func (c *Config) Listening(h *Hook) []string {
+	list := []string{}
+	for i := range c.Pipelines {
+		p := &c.Pipelines[i]
+		if h.BringsPushes() && (p.Hook == "" || p.Hook == h.Name) && p.listensToForges() || p.On.Hook != nil && p.On.Hook.Name == h.Name {
+			list = append(list, p.Name)
+		}
+	}
+	return list
+}
+
+// listensToForges says whether events of a repository may start a pipeline.
+func (p *Pipeline) listensToForges() bool { return p.On.Push != nil }
+
+// Providers are the kinds of senders.
+var Providers = []string{"github", "gitlab", "gitea", "forgejo", "gogs", "bitbucket", "azure", "generic", "standard", "stripe"}
+
+// Signature says how a sender signs the raw body with an HMAC.
+type Signature struct {
+	Header    string // that has the signature
+	Algorithm string // sha256, sha512 or sha1
+	Encoding  string // hex or base64
+	Prefix    string // what stands before it
 }
 
 // Secret says where a secret's value is read from, at each use anew. Exactly

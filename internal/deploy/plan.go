@@ -366,10 +366,14 @@ func answer(ev *Event, d *Decision, others bool) string {
 		s = strings.Join(started, "; ")
 	case len(d.Why) == 0 && ev.Kind == Payload:
 		s = fmt.Sprintf("no pipeline has on.hook with the name %s", ev.Hook)
-	case len(d.Why) == 0 && !ev.ofForge():
-		s = fmt.Sprintf("no pipeline wants %s of %s", what, ev.Pipeline)
+	case len(d.Why) == 0 && ev.Kind == Push:
+		s = fmt.Sprintf("no pipeline wants pushes that come through hook %s", ev.Hook)
+	case len(d.Why) == 0 && ev.Kind == ReleaseEvent:
+		s = fmt.Sprintf("no pipeline wants releases that come through hook %s", ev.Hook)
+	case len(d.Why) == 0 && ev.Kind == Workflow:
+		s = fmt.Sprintf("no pipeline wants workflow runs that come through hook %s", ev.Hook)
 	case len(d.Why) == 0:
-		s = fmt.Sprintf("no pipeline wants %s that come through hook %s", kinds[ev.Kind], ev.Hook)
+		s = fmt.Sprintf("no pipeline wants %s of %s", what, ev.Pipeline)
 	case others:
 		s = fmt.Sprintf("no pipeline has repository %s", clip(orNone(ev.Repository)))
 	default:
@@ -389,9 +393,6 @@ func goesBack(ev *Event) bool {
 	}
 	return false
 }
-
-// kinds are events of a forge in words.
-var kinds = map[Kind]string{Push: "pushes", ReleaseEvent: "releases", Workflow: "workflow runs"}
 
 // words names an event for a sentence.
 func (e *Event) words() string {

@@ -198,8 +198,9 @@ func (e *Engine) secretValues(ctx context.Context, run *deploy.Run, spec *deploy
 		add(&cfg.Secrets[i], false)
 	}
 	for _, h := range cfg.Hooks {
-		add(h.Secret, false)
-		add(h.Token, false)
+		for _, s := range slices.Concat(h.Secrets, h.Tokens) {
+			add(&s, false)
+		}
 	}
 	if p := cfg.Pipeline(run.Pipeline); p != nil {
 		add(p.Auth.Token, false)

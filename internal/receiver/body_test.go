@@ -233,7 +233,7 @@ func (l listener) Addr() net.Addr { return &net.TCPAddr{} }
 func TestSlowBodyIsCutWithAnAnswer(t *testing.T) {
 	for _, path := range []string{"/hooks/github", "/hooks/none"} {
 		synctest.Test(t, func(t *testing.T) {
-			cfg := &deploy.Config{Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secret: &deploy.Secret{Environment: "X"}}}}
+			cfg := &deploy.Config{Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secrets: []deploy.Secret{{Environment: "X"}}}}}
 			rc := receiver.New(receiver.Options{Config: func() *deploy.Config { return cfg }, Secret: config.Resolve, Store: fullStore{}, Log: slog.New(slog.DiscardHandler), BodyMemory: 1 << 20})
 			near, far := net.Pipe()
 			l := listener{make(chan net.Conn, 1)}

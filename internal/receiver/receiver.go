@@ -53,13 +53,16 @@ type Store interface {
 	Run(ctx context.Context, id int64) (*deploy.Run, error)
 }
 
-// Options are what a receiver is made of; all but Proxies and Allowed are needed.
+// Options are what a receiver is made of; all but Ranges, Proxies and Allowed are needed.
 type Options struct {
 	Config     func() *deploy.Config
 	Secret     func(ctx context.Context, s deploy.Secret) (string, error)
 	Store      Store
 	Log        *slog.Logger
 	BodyMemory int64 // bytes of bodies in memory at once
+	// Ranges gives the networks that a service publishes, by its name; nil
+	// where no hook names one.
+	Ranges func(name string) ([]netip.Prefix, error)
 	// Proxies are whose X-Forwarded-For is believed.
 	Proxies []netip.Prefix
 	// Allowed says whether a run that a replay asks for may start, and
@@ -140,6 +143,12 @@ func (rc *Receiver) refusal(w http.ResponseWriter, r *http.Request, err error) (
 		if unlogged, ok := rc.refused.sayIt(k, time.Now()); ok {
 			rc.o.Log.Warn("request refused", append([]any{"hook", hookName(r), "status", no.status, "err", no.message, "from", rc.address(r)}, unlogged...)...)
 		}
+	case errors.Is(err, errRanges):
+		no = refuse(http.StatusServiceUnavailable, "who may send cannot be read on the server, whose log says why: redeliver it later")
+		no.retry = retryStore
+		if unlogged, ok := rc.refused.sayIt(kind{hook: hookName(r)}, time.Now()); ok {
+			rc.o.Log.Error("looking who may send", append([]any{"hook", hookName(r), "err", err}, unlogged...)...)
+		}
 	case errors.Is(err, errSecret):
 		no = refuse(http.StatusServiceUnavailable, "the hook's secret cannot be read on the server, whose log says why: redeliver it later")
 		no.retry = retryStore
@@ -186,41 +195,89 @@ func (rc *Receiver) take(w http.ResponseWriter, r *http.Request) (int, answer, e
 		w.Header().Set("Allow", http.MethodPost)
 		return 0, answer{}, refuse(http.StatusMethodNotAllowed, "a webhook is a POST, not a %s", clip(r.Method))
 	}
+	if err := rc.allowed(r, hook); err != nil {
+		return 0, answer{}, err
+	}
 	body, free, err := rc.body(w, r)
 	defer free()
 	if err != nil {
 		return 0, answer{}, err
 	}
-	d, runs, err := rc.decide(r, cfg, hook, body)
+	list, err := rc.decide(r, cfg, hook, body)
 	if err != nil {
 		return 0, answer{}, err
 	}
 	// A sender that hangs up now has sent a good delivery all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeTime)
 	defer cancel()
-	got, err := rc.o.Store.Accept(ctx, d, runs)
+	all := &tally{}
+	for i := range list {
+		got, err := rc.accept(ctx, &list[i])
+		if err != nil {
+			// Those before are kept: a redelivery finds them and goes on.
+			return 0, answer{}, err
+		}
+		all.add(got)
+	}
+	status, a := all.answer()
+	return status, a, nil
+}
+
+// accept stores one delivery with the runs that it starts.
+func (rc *Receiver) accept(ctx context.Context, p *planned) (deploy.Receipt, error) {
+	got, err := rc.o.Store.Accept(ctx, p.delivery, p.runs)
 	if errors.Is(err, deploy.ErrConflict) {
-		return 0, answer{}, refuse(http.StatusConflict, "a delivery with this id came before with another body: nothing is done")
+		return got, refuse(http.StatusConflict, "a delivery with this id came before with another body: nothing is done")
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("the database did not answer within %v", storeTime)
 	}
-	if err != nil {
-		return 0, answer{}, err
-	}
-	a := answer{Delivery: got.Delivery, Runs: got.Runs, Message: got.Message}
-	switch {
-	case got.Duplicate && len(got.Runs) > 0:
-		a.Message = "this delivery is known: " + got.Message
-		return http.StatusOK, a, nil
-	case len(got.Runs) == 0:
-		return http.StatusOK, a, nil
-	}
-	return http.StatusAccepted, a, nil
+	return got, err
 }
 
-// decide verifies a body, and only then reads it and plans what it starts.
-func (rc *Receiver) decide(r *http.Request, cfg *deploy.Config, hook *deploy.Hook, body []byte) (*deploy.Delivery, []deploy.NewRun, error) {
+// answerMost bounds the sentence for a delivery that tells of several moves, in bytes.
+const answerMost = 2000
+
+// tally gathers what became of the parts of a request into its answer.
+type tally struct {
+	first   int64
+	runs    []int64
+	said    []string
+	started bool // one of them started something that was not known
+}
+
+func (t *tally) add(got deploy.Receipt) {
+	if t.first == 0 {
+		t.first = got.Delivery
+	}
+	t.runs = append(t.runs, got.Runs...)
+	if got.Duplicate && len(got.Runs) > 0 {
+		got.Message = "this delivery is known: " + got.Message
+	} else if len(got.Runs) > 0 {
+		t.started = true
+	}
+	if !slices.Contains(t.said, got.Message) {
+		t.said = append(t.said, got.Message)
+	}
+}
+
+func (t *tally) answer() (int, answer) {
+	a := answer{Delivery: t.first, Runs: t.runs, Message: deploy.Cut(strings.Join(t.said, "; "), answerMost)}
+	if t.started {
+		return http.StatusAccepted, a
+	}
+	return http.StatusOK, a
+}
+
+// planned is a delivery and what it starts.
+type planned struct {
+	delivery *deploy.Delivery
+	runs     []deploy.NewRun
+}
+
+// decide verifies a body, and only then reads it and plans what it starts: a
+// delivery for each ref that moved, where it tells of several.
+func (rc *Receiver) decide(r *http.Request, cfg *deploy.Config, hook *deploy.Hook, body []byte) ([]planned, error) {
 	if len(body) > bodyLarge {
 		// Decoded JSON is many times its text: one such body at a time.
 		rc.large <- struct{}{}
@@ -228,25 +285,41 @@ func (rc *Receiver) decide(r *http.Request, cfg *deploy.Config, hook *deploy.Hoo
 	}
 	values, err := rc.verify(r, hook, body)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if c := r.Header.Get("Content-Encoding"); c != "" && !strings.EqualFold(c, "identity") {
-		return nil, nil, refuse(http.StatusUnsupportedMediaType, "the body is compressed (%s): send it as it is", clip(c))
+		return nil, refuse(http.StatusUnsupportedMediaType, "the body is compressed (%s): send it as it is", clip(c))
 	}
 	payload, err := payloadOf(r.Header.Get("Content-Type"), body)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if hook.Token != nil {
+	if len(hook.Tokens) > 0 {
 		values = append([]string{r.URL.RawQuery}, values...) // all of it, not the token alone
 	}
-	d, ev, err := read(r, hook, body, hide(payload, values))
+	payloads, err := parts(providers[hook.Provider], hide(payload, values))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	decision := deploy.Plan(cfg, ev)
-	d.Message, d.Why = decision.Message, decision.Why
-	return d, decision.Runs, nil
+	list := make([]planned, len(payloads))
+	for i, payload := range payloads {
+		d, ev, err := read(r, hook, body, payload)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			// A redelivery is taken apart in the same way: each is known by
+			// its place, whatever became of the others.
+			if d.Key != "" {
+				d.Key = fmt.Sprintf("%s/%d", d.Key, i+1)
+			}
+			d.BodyHash = fmt.Sprintf("%s/%d", d.BodyHash, i+1)
+		}
+		decision := deploy.Plan(cfg, ev)
+		d.Message, d.Why = decision.Message, decision.Why
+		list[i] = planned{d, decision.Runs}
+	}
+	return list, nil
 }
 
 // memory counts what all bodies together hold.
@@ -325,15 +398,23 @@ func (rc *Receiver) body(w http.ResponseWriter, r *http.Request) (body []byte, f
 	return nil, free, refuse(http.StatusBadRequest, "the body was cut off")
 }
 
+// formType is the media type of a form.
+const formType = "application/x-www-form-urlencoded"
+
+// mediaType is a content type without its parameters.
+func mediaType(contentType string) string {
+	kind, _, _ := strings.Cut(contentType, ";")
+	return strings.ToLower(strings.TrimSpace(kind))
+}
+
 // payloadOf gives the JSON of a body: as it is, or out of a form's payload.
 // Without a content type the body is taken for JSON.
 func payloadOf(contentType string, body []byte) ([]byte, error) {
-	kind, _, _ := strings.Cut(contentType, ";")
-	kind = strings.ToLower(strings.TrimSpace(kind))
+	kind := mediaType(contentType)
 	switch {
 	case kind == "", kind == "application/json", strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json"):
 		return body, nil
-	case kind == "application/x-www-form-urlencoded":
+	case kind == formType:
 		return formPayload(body)
 	}
 	return nil, refuse(http.StatusUnsupportedMediaType, "the content type must be application/json (or GitHub's form), not %s", clip(kind))
@@ -416,13 +497,20 @@ func read(r *http.Request, hook *deploy.Hook, body, payload []byte) (*deploy.Del
 	p := providers[hook.Provider]
 	sum := sha256.Sum256(body)
 	d := &deploy.Delivery{
-		Hook: hook.Name, Key: p.key(r), BodyHash: hex.EncodeToString(sum[:]), SameBody: p.signed && hook.Secret != nil,
-		Event: clip(p.event(r)), Received: time.Now(), Body: payload,
+		Hook: hook.Name, Key: p.key(r.Header, payload), BodyHash: hex.EncodeToString(sum[:]), SameBody: p.signed && len(hook.Secrets) > 0,
+		Event: clip(p.event(r.Header, payload)), Received: time.Now(), Body: payload,
 	}
 	if len(d.Key) > keyMost || !printable(d.Key) {
 		return nil, nil, refuse(http.StatusBadRequest, "the delivery's id is over %d bytes or not printable", keyMost)
 	}
 	if d.Event == "" {
+		// What is no JSON says so when it is read.
+		if err := decode(payload, &object[struct{}]{}); err != nil {
+			return nil, nil, err
+		}
+		if hook.Provider == "azure" {
+			return nil, nil, refuse(http.StatusBadRequest, "the payload has no eventType: is this a service hook of Azure DevOps")
+		}
 		return nil, nil, refuse(http.StatusBadRequest, "the header that names the event is missing: does a proxy drop it")
 	}
 	ev, err := p.read(d.Event, payload)

@@ -1,23 +1,15 @@
 package receiver
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
-
-	"github.com/go-playground/webhooks/v6/github"
 
 	"deployhook/internal/deploy"
 )
@@ -35,32 +27,78 @@ func (rc *Receiver) verify(r *http.Request, hook *deploy.Hook, body []byte) (val
 	return values, err
 }
 
-// authentic gives a refusal with 401, or errSecret, for what is not.
+// authentic gives a refusal with 401, or errSecret, for what is not. Of several
+// secrets or tokens any one counts: they are being rotated.
 func (rc *Receiver) authentic(r *http.Request, hook *deploy.Hook, body []byte) (values []string, err error) {
-	if hook.Secret == nil && hook.Token == nil {
+	if len(hook.Secrets) == 0 && len(hook.Tokens) == 0 {
 		return nil, refuse(http.StatusUnauthorized, "this hook has neither secret nor token")
 	}
-	if hook.Token != nil {
-		want, err := rc.secret(r.Context(), *hook.Token)
-		if err != nil {
-			return nil, err
+	if len(hook.Tokens) > 0 {
+		want, unread := rc.readable(r.Context(), hook.Tokens)
+		if len(want) == 0 {
+			return nil, unread
 		}
-		if err := checkToken(r, want); err != nil {
-			return nil, err
+		if err := checkToken(r, hook.Provider, want); err != nil {
+			return nil, either(err, unread)
 		}
-		values = append(values, want)
+		values = append(values, want...)
 	}
-	if hook.Secret != nil {
-		want, err := rc.secret(r.Context(), *hook.Secret)
-		if err != nil {
-			return nil, err
+	if len(hook.Secrets) > 0 {
+		want, unread := rc.readable(r.Context(), hook.Secrets)
+		if len(want) == 0 {
+			return nil, unread
 		}
-		if err := checkGitHub(r.Header, want, body); err != nil {
-			return nil, err
+		if err := checkSignature(r.Header, hook, want, body); err != nil {
+			return nil, either(err, unread)
 		}
-		values = append(values, want)
+		values = append(values, want...)
 	}
 	return values, nil
+}
+
+// errWrong is a refusal of a signature or token that another secret may fit.
+type errWrong struct{ *refusal }
+
+func (e errWrong) Unwrap() error { return e.refusal }
+
+// either gives the refusal of a request, unless the secret that cannot be read
+// may be the one that it fits.
+func either(refused, unread error) error {
+	if unread != nil && errors.As(refused, new(errWrong)) {
+		return unread
+	}
+	return refused
+}
+
+// checkSignature holds the one signature of a request against secrets.
+func checkSignature(h http.Header, hook *deploy.Hook, secrets []string, body []byte) error {
+	p, err := providers[hook.Provider].prove(h, hook.Signature, body)
+	if err != nil {
+		return err
+	}
+	for _, secret := range secrets {
+		if p.fits(secret) {
+			return p.stale
+		}
+	}
+	if hook.Provider == "azure" {
+		return errWrong{refuse(http.StatusUnauthorized, "wrong user or password")}
+	}
+	return errWrong{refuse(http.StatusUnauthorized, wrongSignature)}
+}
+
+// readable reads secrets, and gives the error of those that cannot be read
+// beside the values of the others.
+func (rc *Receiver) readable(ctx context.Context, secrets []deploy.Secret) (values []string, unread error) {
+	for _, s := range secrets {
+		v, err := rc.secret(ctx, s)
+		if err != nil {
+			unread = err
+			continue
+		}
+		values = append(values, v)
+	}
+	return values, unread
 }
 
 // secretLeast is how many characters a secret or token has. It is checked when
@@ -122,8 +160,38 @@ func (c *commandSecrets) resolve(ctx context.Context, s deploy.Secret, run func(
 }
 
 // checkToken compares the one token of a request in constant time.
-func checkToken(r *http.Request, want string) error {
-	got := queryTokens(r.URL.RawQuery) // for each token what it may mean
+func checkToken(r *http.Request, provider string, wanted []string) error {
+	where := "as ?token=, or in the header Authorization: Bearer"
+	var got [][]string // for each token what it may mean
+	if provider == "gitlab" {
+		where = "in X-Gitlab-Token: fill in the webhook's secret token"
+		for _, value := range r.Header.Values("X-Gitlab-Token") {
+			got = append(got, []string{value})
+		}
+	} else {
+		got = tokens(r)
+	}
+	switch {
+	case len(got) == 0:
+		return refuse(http.StatusUnauthorized, "no token: give it %s", where)
+	case len(got) > 1:
+		return refuse(http.StatusUnauthorized, "more than one token: give it in one place")
+	}
+	right := false
+	for _, value := range got[0] {
+		for _, want := range wanted {
+			right = equal(value, want) || right
+		}
+	}
+	if !right {
+		return errWrong{refuse(http.StatusUnauthorized, "wrong token")}
+	}
+	return nil
+}
+
+// tokens finds the tokens of a request.
+func tokens(r *http.Request) [][]string {
+	got := queryTokens(r.URL.RawQuery)
 	for _, h := range r.Header.Values("Authorization") {
 		if kind, value, ok := strings.Cut(h, " "); ok && strings.EqualFold(kind, "Bearer") {
 			got = append(got, []string{strings.TrimSpace(value)})
@@ -132,22 +200,7 @@ func checkToken(r *http.Request, want string) error {
 	for _, value := range r.Header.Values("X-Deployhook-Token") {
 		got = append(got, []string{value})
 	}
-	switch {
-	case len(got) == 0:
-		return refuse(http.StatusUnauthorized, "no token: give it as ?token=, or in the header Authorization: Bearer")
-	case len(got) > 1:
-		return refuse(http.StatusUnauthorized, "more than one token: give it in one place")
-	}
-	right := 0
-	b := sha256.Sum256([]byte(want))
-	for _, value := range got[0] {
-		a := sha256.Sum256([]byte(value))
-		right |= subtle.ConstantTimeCompare(a[:], b[:])
-	}
-	if right != 1 {
-		return refuse(http.StatusUnauthorized, "wrong token")
-	}
-	return nil
+	return got
 }
 
 // queryTokens finds token= and secret= in a query. A + means a space in a form
@@ -168,64 +221,6 @@ func queryTokens(query string) (list [][]string) {
 	}
 	return list
 }
-
-const signatureHeader = "X-Hub-Signature-256"
-
-// checkGitHub verifies HMAC-SHA256 over the raw body with the library, whose
-// traps are closed first: the form of the header is checked here, and the
-// event that it is told is always one of its list, since others go unverified.
-func checkGitHub(h http.Header, secret string, body []byte) error {
-	signatures := h.Values(signatureHeader)
-	if len(signatures) == 1 && (signatures[0] == "" || signatures[0] == "sha256=") {
-		signatures = nil // what some send who have no secret
-	}
-	switch old := h.Get("X-Hub-Signature"); {
-	case len(signatures) == 0 && old != "" && old != "sha1=":
-		return refuse(http.StatusUnauthorized, "only the old SHA-1 signature is here: %s is wanted", signatureHeader)
-	case len(signatures) == 0:
-		return refuse(http.StatusUnauthorized, "no signature: set the same secret on both sides, so that %s is sent", signatureHeader)
-	case len(signatures) > 1:
-		return refuse(http.StatusUnauthorized, "more than one signature")
-	}
-	digits, ok := strings.CutPrefix(signatures[0], "sha256=")
-	if !ok || len(digits) != 64 || strings.Trim(digits, "0123456789abcdef") != "" {
-		return refuse(http.StatusUnauthorized, "the signature is not sha256= and 64 hexadecimal digits in lower case")
-	}
-	lib, err := github.New(github.Options.Secret(secret))
-	if err != nil {
-		return err
-	}
-	// The library reads a request. It verifies what is in the list of events
-	// and then parses it; one that it has no struct for it only verifies.
-	req := &http.Request{Method: http.MethodPost, Body: io.NopCloser(bytes.NewReader(body)), Header: http.Header{
-		"X-Github-Event": {verifyOnly}, signatureHeader: {signatures[0]},
-	}}
-	_, err = lib.Parse(req, github.Event(verifyOnly))
-	if err != nil && err.Error() == verified {
-		return nil
-	}
-	// Its other errors say nothing of who sent the body: it verifies no empty
-	// one. What it did not refuse for the signature must have the right one
-	// all the same.
-	if errors.Is(err, github.ErrHMACVerificationFailed) || !signed(secret, digits, body) {
-		return refuse(http.StatusUnauthorized, "wrong signature: the secret here is not the one that signed this body")
-	}
-	return nil
-}
-
-// signed says whether hexadecimal digits are the HMAC-SHA256 of a body.
-func signed(secret, digits string, body []byte) bool {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write(body)
-	return hmac.Equal([]byte(digits), []byte(hex.EncodeToString(mac.Sum(nil))))
-}
-
-// verifyOnly is an event that the library does not know, and verified what it
-// says of one once it has found the signature to be right.
-const (
-	verifyOnly = "deployhook-verify-only"
-	verified   = "unknown event " + verifyOnly
-)
 
 // Bounds of remembering who was refused.
 const (

@@ -57,7 +57,7 @@ func TestStrangersFillNeitherLogNorTable(t *testing.T) {
 func TestStrangersHideNothingFromTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		cfg := &deploy.Config{Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secret: &deploy.Secret{Name: "github"}}}}
+		cfg := &deploy.Config{Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secrets: []deploy.Secret{{Name: "github"}}}}}
 		rc := receiver.New(receiver.Options{
 			Config:     func() *deploy.Config { return cfg },
 			Secret:     func(context.Context, deploy.Secret) (string, error) { return "another secret of sixteen", nil },
@@ -88,7 +88,7 @@ func TestStrangersHideNothingFromTheLog(t *testing.T) {
 func TestTooManyBodiesDoNotHideASecretThatCannotBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		cfg := &deploy.Config{Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secret: &deploy.Secret{Name: "github"}}}}
+		cfg := &deploy.Config{Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secrets: []deploy.Secret{{Name: "github"}}}}}
 		rc := receiver.New(receiver.Options{
 			Config:     func() *deploy.Config { return cfg },
 			Secret:     func(context.Context, deploy.Secret) (string, error) { return "", errors.New("/etc/x is not there") },
@@ -121,7 +121,7 @@ func TestTooManyBodiesDoNotHideASecretThatCannotBeRead(t *testing.T) {
 // without makes a receiver of one hook whose secret is read by a function.
 func without(t *testing.T, s deploy.Secret, read func(context.Context, deploy.Secret) (string, error)) func() *httptest.ResponseRecorder {
 	t.Helper()
-	cfg := &deploy.Config{Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secret: &s}, {Name: "open", Provider: "github"}}}
+	cfg := &deploy.Config{Hooks: []deploy.Hook{{Name: "github", Provider: "github", Secrets: []deploy.Secret{s}}, {Name: "open", Provider: "github"}}}
 	rc := receiver.New(receiver.Options{Config: func() *deploy.Config { return cfg }, Secret: read, Store: fullStore{}, Log: slog.New(slog.DiscardHandler), BodyMemory: 1 << 20})
 	return func() *httptest.ResponseRecorder {
 		body := push(nil)

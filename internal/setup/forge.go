@@ -35,7 +35,7 @@ func (p *Plan) Forge(show bool) []string {
 		add("")
 	}
 	for _, h := range p.f.Deploy.Hooks {
-		if h.Provider != "github" || h.Secret == nil {
+		if h.Provider != "github" || len(h.Secrets) == 0 {
 			continue
 		}
 		where := "the repository, Settings, Webhooks, Add webhook"
@@ -45,10 +45,10 @@ func (p *Plan) Forge(show bool) []string {
 				break
 			}
 		}
-		secret := "the output of: sudo cat " + config.CredentialFile(Config, h.Secret.Credential)
-		if h.Secret.Credential == "" {
+		secret := "the output of: sudo cat " + config.CredentialFile(Config, h.Secrets[0].Credential)
+		if h.Secrets[0].Credential == "" {
 			secret = "the one that deploy.yaml names"
-		} else if v, err := p.m.read(config.CredentialFile(Config, h.Secret.Credential)); show && err == nil {
+		} else if v, err := p.m.read(config.CredentialFile(Config, h.Secrets[0].Credential)); show && err == nil {
 			secret = strings.TrimSpace(v)
 		}
 		add("The webhook %s: %s", h.Name, where)

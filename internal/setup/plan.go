@@ -206,8 +206,9 @@ func (p *Plan) credentials() {
 		}
 	}
 	for _, h := range p.f.Deploy.Hooks {
-		in(random, h.Secret)
-		in(random, h.Token)
+		for _, s := range slices.Concat(h.Secrets, h.Tokens) {
+			in(random, &s)
+		}
 	}
 	for _, pl := range p.f.Deploy.Pipelines {
 		in(keys, pl.Auth.SSHKey)

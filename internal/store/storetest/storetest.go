@@ -43,6 +43,10 @@ type Store interface {
 	Outputs(ctx context.Context, run int64) (map[string]map[string]string, error)
 	DropOutputs(ctx context.Context, at deploy.StepAt) error
 	Wake() <-chan struct{}
+	Clocks(ctx context.Context, want []deploy.Clock, now time.Time) (clocks, wrong []deploy.Clock, err error)
+	Tick(ctx context.Context, k deploy.Tick, runs []deploy.NewRun) ([]int64, error)
+	Follow(next func(*deploy.Run) []deploy.NewRun)
+	Trim(ctx context.Context, now time.Time) (more bool, err error)
 }
 
 type suite struct {
@@ -82,6 +86,11 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"RevokedTokenIsNeverLetIn":            tokensOfTheAPI,
 		"RequestWithAKeyMakesOneRun":          requestsOnce,
 		"OutputsAreThoseOfTheLastAttempt":     outputsOfJobs,
+		"TickIsTakenOnce":                     tickOnce,
+		"ScheduledRunsDoNotPileUp":            tickWaits,
+		"ClocksAreThoseOfTheConfig":           clocks,
+		"OldScheduledRunsGo":                  trimScheduled,
+		"SuccessMakesWhatFollowsOnce":         follow,
 	} {
 		t.Run(name, func(t *testing.T) { test(&suite{T: t, s: open(t)}) })
 	}
