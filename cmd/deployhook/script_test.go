@@ -52,6 +52,11 @@ func TestScripts(t *testing.T) {
 				e.Setenv("GIT_"+who+"_EMAIL", "alice@example.com")
 			}
 			e.Setenv("NO_COLOR", "")
+			docs, err := filepath.Abs(filepath.Join(top, "docs"))
+			if err != nil {
+				return err
+			}
+			e.Setenv("DOCS", docs)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

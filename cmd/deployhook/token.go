@@ -29,7 +29,7 @@ func (a *app) tokenCommand() *cobra.Command {
 			"kept is its hash. Without --pipeline the token is for all pipelines, without\n" +
 			"--action it starts runs. token list shows what each is for and when it was last\n" +
 			"used; token revoke ends one at once, by its name or its number.",
-		Example: "  deployhook token create ci --pipeline shop --action run --action read --expires 90d\n" +
+		Example: "  deployhook token create ci --pipeline shop --action run --expires 90d\n" +
 			"  deployhook token list\n  deployhook token revoke ci",
 		Args: func(c *cobra.Command, words []string) error { return tokenArgs(c, words) },
 		RunE: func(c *cobra.Command, words []string) error {

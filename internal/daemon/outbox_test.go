@@ -101,13 +101,10 @@ targets:
 `
 }
 
-func (s *site) token() string {
+// eventsToken is one that may hand in events.
+func (s *site) eventsToken() string {
 	s.t.Helper()
-	n, err := s.client.CreateToken(s.t.Context(), web.TokenCommand{Name: "shop", Actions: []deploy.Action{deploy.ActionEvents}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return n.Value
+	return s.token(web.TokenCommand{Name: "shop", Actions: []deploy.Action{deploy.ActionEvents}})
 }
 
 // event hands in an event of the application.
@@ -218,7 +215,7 @@ func TestEventsOfTheApplicationReachTheirTargets(t *testing.T) {
 	rs := newReceivers(t)
 	s := newSite(t)
 	s.start(notifying(s.config(""), rs.URL))
-	token := s.token()
+	token := s.eventsToken()
 	for _, tt := range []struct {
 		token, key, body string
 		status           int
@@ -258,7 +255,7 @@ func TestKilledOutboxLosesNothingAndKeepsIdsAndOrder(t *testing.T) {
 	config := strings.Replace(s.config("\n      go: { steps: [ { run: \"true\" } ] }\n"), "hook: github", "hook: github\n    concurrency: { queue: all }", 1)
 	config = notifying(config, rs.URL)
 	s.start(config)
-	token := s.token()
+	token := s.eventsToken()
 	sha := s.commit("one")
 	keys := map[string]bool{}
 	before := strings.Repeat("0", 40)

@@ -20,8 +20,9 @@ const (
 )
 
 // Trim removes what is too old to be kept: bodies of deliveries, logs of runs,
-// Idempotency-Keys, runs that schedules made, and after a year deliveries themselves. It does a little at a time, so that
-// nothing waits for it, and says whether there is more to do.
+// Idempotency-Keys, runs that schedules made, and after a year deliveries
+// themselves. It does a little at a time, so that nothing waits for it, and
+// says whether there is more to do.
 func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) {
 	err = s.write(ctx, func(t *tx) error {
 		total, err := t.trimDeliveries(ms(now.Add(-keepHashes)))

@@ -35,6 +35,13 @@ type Store interface {
 	FreeLock(ctx context.Context, lock string) error
 	SetLive(ctx context.Context, l deploy.Live) error
 	Live(ctx context.Context, host, path string) (*deploy.Live, error)
+	CreateToken(ctx context.Context, t deploy.Token, hash string) (int64, error)
+	RevokeToken(ctx context.Context, which string, now time.Time) (deploy.Token, error)
+	UseToken(ctx context.Context, hash string, now time.Time) (*deploy.Token, error)
+	Tokens(ctx context.Context) ([]deploy.Token, error)
+	MadeBefore(ctx context.Context, o *deploy.Once) (int64, error)
+	Outputs(ctx context.Context, run int64) (map[string]map[string]string, error)
+	DropOutputs(ctx context.Context, at deploy.StepAt) error
 	Wake() <-chan struct{}
 	Clocks(ctx context.Context, want []deploy.Clock, now time.Time) (clocks, wrong []deploy.Clock, err error)
 	Tick(ctx context.Context, k deploy.Tick, runs []deploy.NewRun) ([]int64, error)
@@ -77,6 +84,9 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"IllegalMoveIsRefused":                illegal,
 		"RetryKeepsItsPlace":                  retry,
 		"CommitsThatMoveJobsWakeTheEngine":    wake,
+		"RevokedTokenIsNeverLetIn":            tokensOfTheAPI,
+		"RequestWithAKeyMakesOneRun":          requestsOnce,
+		"OutputsAreThoseOfTheLastAttempt":     outputsOfJobs,
 		"TickIsTakenOnce":                     tickOnce,
 		"ScheduledRunsDoNotPileUp":            tickWaits,
 		"ClocksAreThoseOfTheConfig":           clocks,
