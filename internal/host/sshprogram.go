@@ -200,16 +200,20 @@ func loginScript(mark string, list []program) string {
 		}
 	}
 	// openssl is asked first: it hashes five times as fast as sha256sum does.
+	// What takes pieces from the stream must leave the next one there: head of
+	// BusyBox reads ahead.
 	return "exec sh -c '" +
 		`LC_ALL=C; export LC_ALL; say() { echo; echo "` + mark + `$*"; }; stop() { say "$@"; exit 1; }; ` +
 		`m="$(uname -sm)"; case "$m" in ` + cases.String() + `*) stop arch "$m";; esac; ` +
 		`[ -d "$HOME" ] || stop home "$HOME"; ` +
-		`for t in sha256sum gzip head; do command -v "$t" > /dev/null || stop tool "$t"; done; ` +
+		`for t in sha256sum gzip dd; do command -v "$t" > /dev/null || stop tool "$t"; done; ` +
 		`umask 077; d="${XDG_CACHE_HOME:-$HOME/.cache}/deployhook"; p="$d/agent-$h"; ` +
 		`sum() { openssl dgst -sha256 -r < "$1" 2> /dev/null || sha256sum < "$1"; }; ` +
 		`whole() { [ -r "$1" ] && s="$(sum "$1")" && [ "${s%% *}" = "$h" ]; }; ` +
+		`full="iflag=fullblock"; dd bs=1 count=0 $full < /dev/null > /dev/null 2>&1 || full=; ` +
+		`take() { if [ "$full" ]; then dd bs="$1" count=1 $full 2> /dev/null; else dd bs=1 count="$1" 2> /dev/null; fi; }; ` +
 		`whole "$p" || { mkdir -p "$d" || stop dir "$d"; t="$d/.new-$h-$$"; : > "$t" || stop write "$t"; say send "$a" "$p"; read -r n; exec 3>&1; ` +
-		`while [ "$n" -gt 0 ]; do c=` + strconv.Itoa(gotEvery) + `; [ "$n" -ge "$c" ] || c="$n"; head -c "$c" || break; n=$((n - c)); say got >&3; done | ` +
+		`while [ "$n" -gt 0 ]; do c=` + strconv.Itoa(gotEvery) + `; [ "$n" -ge "$c" ] || c="$n"; take "$c" || break; n=$((n - c)); say got >&3; done | ` +
 		`gzip -dc > "$t" || { rm -f "$t"; stop write "$t"; }; ` +
 		`whole "$t" || { rm -f "$t"; stop sum "$t"; }; ` +
 		`chmod 700 "$t" && mv -f "$t" "$p" || { rm -f "$t"; stop write "$p"; }; exec 3>&-; }; ` +

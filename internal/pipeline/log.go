@@ -110,6 +110,8 @@ func (l *stepLog) say(format string, args ...any) {
 	l.settle()
 	s := &l.streams[0]
 	l.take(0, s, s.redact.write([]byte(fmt.Sprintf(format, args...)+"\n")))
+	// It is whole: no secret begins here that goes on in what is said next.
+	l.take(0, s, s.redact.flush())
 }
 
 // take adds the whole lines of text, behind what waited for its rest, and has

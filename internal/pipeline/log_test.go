@@ -170,6 +170,23 @@ func TestWhatDeployhookSaysComesAfterWhatTheStepPrinted(t *testing.T) {
 	}
 }
 
+// What deployhook says is whole: its end is not kept back, though a secret
+// could begin there.
+func TestWhatDeployhookSaysIsSeenWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &chunks{}
+		l := newStepLog(t.Context(), store, deploy.StepAt{}, []string{"left\nand more of a secret"})
+		l.say("deployhook: about %v are left", time.Second)
+		<-afterFake(2 * logWait)
+		if got, want := store.all(), "deployhook: about 1s are left\n"; got != want {
+			t.Errorf("log is %q, want %q", got, want)
+		}
+		if err := l.close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // A prompt was shown already when deployhook has something to say: its line
 // ends there.
 func TestAPromptEndsWhereDeployhookSpeaks(t *testing.T) {
