@@ -95,8 +95,8 @@ func (o *outbox) until(what string, ok func() bool) {
 	}
 }
 
-// Many more targets than there are slots never answer: the others get theirs
-// before the first of these has run out of time.
+// Targets that never answer, more than may be asked once they have failed: the
+// others get theirs meanwhile.
 func TestTargetsThatDoNotAnswerDelayNoOther(t *testing.T) {
 	t.Parallel()
 	o := newOutbox(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -104,10 +104,9 @@ func TestTargetsThatDoNotAnswerDelayNoOther(t *testing.T) {
 			<-r.Context().Done()
 		}
 	})
-	sick, well := o.targets("sick", 300), o.targets("well", 10)
+	sick, well := o.targets("sick", 150), o.targets("well", 10)
 	o.add(sick...)
 	o.until("the sick are being sent to", func() bool { return len(o.got) > 0 })
-	began := time.Now()
 	for range 3 {
 		o.add(well...)
 	}
@@ -120,14 +119,18 @@ func TestTargetsThatDoNotAnswerDelayNoOther(t *testing.T) {
 		}
 		return n == len(well)
 	})
-	if took := time.Since(began); took > notify.SendTime {
-		t.Errorf("the others waited %v", took)
-	}
-	// Ended while it sends, it gives back what it had, and no try counts.
+	// Ended while it sends, it gives back what it had.
 	o.stop()
-	list, err := o.Notifications(t.Context(), deploy.NotificationFilter{State: deploy.Queued, Limit: 1000})
-	if err != nil || len(list) != len(sick) {
-		t.Errorf("%d of %d wait for the next daemon, %v", len(list), len(sick), err)
+	left := 0
+	for _, state := range []deploy.State{deploy.Queued, deploy.Waiting} {
+		list, err := o.Notifications(t.Context(), deploy.NotificationFilter{State: state, Limit: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		left += len(list)
+	}
+	if left != len(sick) {
+		t.Errorf("%d of %d wait for the next daemon", left, len(sick))
 	}
 }
 
