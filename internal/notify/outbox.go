@@ -17,7 +17,9 @@ import (
 
 // Bounds of what is sent at once.
 const (
-	slots     = 64                    // messages, to all targets together
+	slots     = 512                   // messages, to all targets together: most of these only wait
+	riskyMost = 384                   // of these, to targets that are not proven
+	badMost   = 128                   // of these, to targets that have failed
 	perTarget = 4                     // messages that one target gets at once
 	rate      = 50                    // messages a second that one target gets
 	pace      = 500                   // messages a second to all: a push is worth more
@@ -66,6 +68,7 @@ type Outbox struct {
 	next    time.Time // no message before this: the pace
 	sending int
 	risky   int                // of these, to targets that are not proven
+	bad     int                // of these, to targets that have failed
 	results chan result        // never full: as large as there are slots
 	ends    []deploy.NotifyEnd // to be written down
 	sends   sync.WaitGroup
@@ -92,6 +95,7 @@ type result struct {
 	n      deploy.Notification
 	spec   *deploy.Notify
 	risky  bool
+	bad    bool
 	at     time.Time
 	took   time.Duration
 	answer Answer
@@ -126,7 +130,7 @@ func (b *Outbox) Run(ctx context.Context) error {
 			looked = time.Now()
 			every = max(passTime, 10*looked.Sub(now)) // many targets: not all the time
 		}
-		if now.Sub(failed) >= retryTime && len(b.ends) < slots+ahead {
+		if now.Sub(failed) >= retryTime && len(b.ends) < endMost+slots {
 			short, err := b.claim(ctx, now)
 			if err != nil && ctx.Err() == nil {
 				b.o.Log.Warn("claiming notifications", "err", err)
@@ -294,9 +298,12 @@ func (b *Outbox) start(ctx context.Context, now time.Time) {
 			t.next = later(t.next, now.Add(-time.Second/rate)).Add(time.Second / rate)
 			t.sending++
 			b.sending++
-			r := result{t: t, n: n, risky: !t.circuit.proven, at: now}
+			r := result{t: t, n: n, risky: !t.circuit.proven, bad: t.circuit.failures > 0, at: now}
 			if r.risky {
 				b.risky++
+			}
+			if r.bad {
+				b.bad++
 			}
 			b.sends.Go(func() { b.send(ctx, &r); b.results <- r })
 			progress = true
@@ -312,8 +319,8 @@ func later(a, b time.Time) time.Time {
 }
 
 // mayStart says whether a target may be sent to now. Those that are not proven
-// have half of the slots, and one message each: however many do not answer, the
-// others are served.
+// have one message each and a part of the slots, and those that have failed a
+// part of that: however many do not answer, the others are served.
 func (b *Outbox) mayStart(t *target, now time.Time) bool {
 	if len(t.claimed) == 0 || t.next.After(now) || t.circuit.rests(now) {
 		return false
@@ -321,7 +328,11 @@ func (b *Outbox) mayStart(t *target, now time.Time) bool {
 	if t.circuit.proven {
 		return t.sending < perTarget
 	}
-	return t.sending == 0 && b.risky < slots/2
+	return b.mayRisk(t)
+}
+
+func (b *Outbox) mayRisk(t *target) bool {
+	return t.sending == 0 && b.risky < riskyMost && (t.circuit.failures == 0 || b.bad < badMost)
 }
 
 // send makes a try.
@@ -387,6 +398,9 @@ func (b *Outbox) done(r result) {
 	b.sending--
 	if r.risky {
 		b.risky--
+	}
+	if r.bad {
+		b.bad--
 	}
 	now := time.Now()
 	end := deploy.NotifyEnd{ID: r.n.ID, Attempts: r.n.Attempts, Tries: r.n.Tries, Target: r.n.Target, Run: r.n.Run, Next: now, At: now, To: deploy.Succeeded}
@@ -503,7 +517,7 @@ func (b *Outbox) wait(now, looked, failed time.Time, every time.Duration, told b
 		if t.gone {
 			continue
 		}
-		if len(t.claimed) > 0 && (t.circuit.proven && t.sending < perTarget || t.sending == 0 && b.risky < slots/2) {
+		if len(t.claimed) > 0 && (t.circuit.proven && t.sending < perTarget || !t.circuit.proven && b.mayRisk(t)) {
 			sooner(later(later(t.next, b.next), t.circuit.until))
 		}
 		if !t.due.IsZero() && t.sending == 0 && len(t.claimed) == 0 {
