@@ -49,8 +49,8 @@ var shapes = []struct {
 	{"A run: `run`, `trigger`, `retry`, `rollback`; `runs` is an array of them", web.Run{}, map[string]string{
 		"id": "its number", "pipeline": "", "state": "`queued`, `waiting`, `running`, `succeeded`, `failed`, `canceled`, `skipped` or `lost`",
 		"cause": "why it was canceled or skipped: `superseded by run 43`, `by alice`", "error": "one sentence, of `failed` and `lost`",
-		"event": "`push`, `hook`, `manual` or `rollback`", "ref": "`refs/heads/main`", "commit": "40 hexadecimal digits", "actor": "who pushed or asked",
-		"message": "of the head commit", "retry_of": "the run that it retries", "waiting_for": "a sentence: for what, and who holds it",
+		"event": "`push`, `hook`, `schedule`, `manual`, `release`, `workflow_run`, `pipeline` or `rollback`", "ref": "`refs/heads/main`", "commit": "40 hexadecimal digits", "actor": "who pushed or asked",
+		"message": "of the head commit", "why": "what brought it about, where no delivery says so: `schedule 0 2 * * *, due at 2026-04-01T02:00:00Z`, `run 41 of build succeeded`", "retry_of": "the run that it retries", "waiting_for": "a sentence: for what, and who holds it",
 		"config": "digest of the config that it was accepted under", "delivery": "the delivery that started it", "created": "", "started": "", "ended": "", "jobs": "in the order written",
 	}},
 	{"A job of a run", web.Job{}, map[string]string{

@@ -149,6 +149,7 @@ func (a *app) show(r web.Run) {
 	row("cause", r.Cause)
 	row("waits for", r.WaitingFor)
 	row("event", &r.Event)
+	row("why", r.Why)
 	row("ref", r.Ref)
 	row("commit", r.Commit)
 	row("message", r.Message)

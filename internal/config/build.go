@@ -60,6 +60,7 @@ func (c *checker) build(top *node) *deploy.Config {
 			b.pipeline(name, p.keys[name], env, top.get("defaults"))
 		}
 	}
+	b.chains(top.get("pipelines"))
 	b.releasePaths()
 	b.idle(top)
 	return b.cfg

@@ -237,6 +237,9 @@ func (d *describer) pipeline(p *deploy.Pipeline) {
 		d.line("commits", "none: jobs start in an empty workspace")
 	}
 	d.line("starts", started(p, d.f.written[at+".hook"] != nil))
+	for _, in := range p.On.Inputs {
+		d.line("input", inputText(in))
+	}
 	if p.If != nil {
 		d.line("if", p.If.Source())
 	}
@@ -363,13 +366,26 @@ func started(p *deploy.Pipeline, named bool) string {
 		if len(parts) > 0 {
 			what = "pushes: " + strings.Join(parts, "; ") + ";"
 		}
-		if p.Hook != "" {
-			what += " through hook " + p.Hook
-			if !named {
-				what += " (default)"
-			}
+		by = append(by, what+through(p, named))
+	}
+	if p.On.Release {
+		by = append(by, "releases that are published"+through(p, named))
+	}
+	if t := p.On.Workflow; t != nil {
+		what := "every workflow"
+		if len(t.Workflows) > 0 {
+			what = "workflow " + strings.Join(t.Workflows, ", ")
 		}
-		by = append(by, what)
+		if len(t.Branches) > 0 {
+			what += " on branches " + strings.Join(t.Branches, ", ")
+		}
+		by = append(by, what+" that succeeds"+through(p, named))
+	}
+	for _, s := range p.On.Schedules {
+		by = append(by, "schedule "+s.Cron.String())
+	}
+	if p.On.Pipeline != "" {
+		by = append(by, "success of pipeline "+p.On.Pipeline)
 	}
 	if h := p.On.Hook; h != nil {
 		what := "payloads of hook " + h.Name
@@ -382,6 +398,36 @@ func started(p *deploy.Pipeline, named bool) string {
 		return "by hand only: deployhook trigger " + p.Name
 	}
 	return strings.Join(by, ", or ")
+}
+
+// through says which hook the forge's events of a pipeline come through.
+func through(p *deploy.Pipeline, named bool) string {
+	switch {
+	case p.Hook == "":
+		return ""
+	case named:
+		return " through hook " + p.Hook
+	}
+	return " through hook " + p.Hook + " (default)"
+}
+
+// inputText is an input's name and what is special about it.
+func inputText(in deploy.Input) string {
+	notes := []string{string(in.Type)}
+	if len(in.Options) > 0 {
+		notes[0] = strings.Join(in.Options, " or ")
+	}
+	if in.Required {
+		notes = append(notes, "required")
+	}
+	if in.Default != nil {
+		notes = append(notes, "default "+strconv.Quote(*in.Default))
+	}
+	text := in.Name + " (" + strings.Join(notes, "; ") + ")"
+	if in.Description != "" {
+		text += " " + in.Description
+	}
+	return text
 }
 
 func limitsText(l deploy.Limits) string {

@@ -187,7 +187,6 @@ targets.*: url events secret
 // laterKeys are those whose part is not in this version.
 const laterKeys = `
 server.dashboard server.metrics server.retention environments notify targets
-pipelines.*.on.schedule pipelines.*.on.manual pipelines.*.on.workflow_run pipelines.*.on.release pipelines.*.on.pipeline
 pipelines.*.concurrency.group pipelines.*.concurrency.cancel_in_progress pipelines.*.reconcile pipelines.*.notify pipelines.*.jobs.*.environment
 pipelines.*.jobs.*.artifacts pipelines.*.jobs.*.healthcheck pipelines.*.jobs.*.rollout pipelines.*.jobs.*.before
 pipelines.*.jobs.*.after pipelines.*.jobs.*.on_rollback

@@ -26,7 +26,7 @@ func (b *builder) idle(top *node) {
 // takes says whether a pipeline may be started through a hook.
 func (b *builder) takes(hook string) bool {
 	for _, p := range b.cfg.Pipelines {
-		if p.On.Push != nil && p.Hook == hook || p.On.Hook != nil && p.On.Hook.Name == hook {
+		if p.On.Forge() && p.Hook == hook || p.On.Hook != nil && p.On.Hook.Name == hook {
 			return true
 		}
 	}

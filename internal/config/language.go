@@ -9,7 +9,7 @@ import (
 type word struct{ name, doc string }
 
 var expressionWords = []word{
-	{"event", "What started the run: `push`, `hook`, `manual` or `rollback`."},
+	{"event", "What started the run: `push`, `hook`, `schedule`, `manual`, `release`, `workflow_run`, `pipeline` or `rollback`."},
 	{"branch", "The branch; empty for a tag and without a commit."},
 	{"tag", "The tag; empty for a branch."},
 	{"sha", "The commit."},
@@ -19,7 +19,7 @@ var expressionWords = []word{
 	{"repo", "The repository's identity, `github.com/acme/shop`."},
 	{"message", "The message of the head commit."},
 	{"payload.PATH", "The JSON that was sent: `payload.head_commit.author.name`, `payload.items[0]`."},
-	{"inputs.NAME", "Inputs of `deployhook trigger`."},
+	{"inputs.NAME", "Inputs of a start by hand, as `on.manual.inputs` declares them; null in runs that something else started."},
 	{"env.NAME", "Variables of the file, `env.NODE_ENV`; never the daemon's."},
 	{"job", "The job's key; only in jobs and steps."},
 	{"needs.JOB", "Jobs before this one: `needs.test.result` is `succeeded`, `failed`, `canceled` or `skipped`; a name with `-` is written `needs[\"my-job\"]`."},
@@ -70,18 +70,20 @@ func writeLanguage(b *bytes.Buffer) {
 }
 
 const expressionsText = `An ` + "`if`" + ` is a bare expression; in values of ` + "`env`" + ` one stands within ` + "`${{ }}`" + `. Operators are
-` + "`== != < <= > >= + - * / % and or not && || ! in ?: ??`" + ` and, between two texts,
+` + "`== != < <= > >= in + - * / % ** and or not && || ! in ?: ??`" + ` and, between two texts,
 ` + "`contains` (also a member of a list), `startsWith`, `endsWith`, `matches`" + ` (a regular expression): ` + "`branch startsWith \"release/\"`" + `.
 Functions besides those below are ` + "`len lower upper trim int float string`" + `.
 
 - A path that is missing is null. Null, false, 0 and the empty text are false, all else is true; a
   comparison with null other than ` + "`==` and `!=`" + ` is false, and a function of null is null.
 - An error in an ` + "`if`" + ` counts as false; the answer to the delivery, or the run, says which path and why:
-  ` + "`payload.user is a string, not an object`" + `.
+  ` + "`payload.user is a string, not an object: there is no payload.user.name`" + `.
 - Numbers keep their digits: 9007199254740993 stays what it is, and what neither an integer of 64 bits
   nor a floating-point number holds is text. Of two equal keys of an object the last counts.
 - In ` + "`${{ }}`" + ` null is the empty text, and lists and objects are JSON. A value of more than 64 KiB, or
   with a NUL byte, fails the step. ` + "`+`" + ` makes texts of at most 1 MiB.
+- An expression has at most 4 KiB and 500 parts, and takes at most 100 million steps of comparing and
+  searching, about a second. Dividing by zero, and a result that is no number any more, are errors.
 - Unknown names, unknown jobs in ` + "`needs`" + ` and GitHub's ` + "`contains(a, b)`" + ` are errors of the file.
 `
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -93,6 +94,28 @@ func pipelineText(lines string) string {
 // jobText puts lines under a job of a pipeline with a repository.
 func jobText(lines string) string {
 	return hooksPart + "pipelines:\n  p:\n    repository: github.com/acme/shop\n    on: { push: { branches: [main] } }\n    jobs:\n      j:\n" + indent(lines, "        ")
+}
+
+// minutes are so many schedules.
+func minutes(n int) string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("{ cron: %d * * * * }", i))
+	}
+	return strings.Join(list, ", ")
+}
+
+// chainText is so many pipelines that follow each other.
+func chainText(n int) string {
+	var b strings.Builder
+	for i := range n {
+		on := ""
+		if i > 0 {
+			on = fmt.Sprintf("on: { pipeline: { name: p%d } }, ", i-1)
+		}
+		fmt.Fprintf(&b, "  p%d: { %sjobs: { j: { steps: [ { run: x } ] } } }\n", i, on)
+	}
+	return b.String()
 }
 
 func stepText(lines string) string {
@@ -235,7 +258,31 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 		{"on.hook without name", pipelineText("on: { hook: { if: 'true' } }\n"), "pipelines.p.on.hook: name is missing"},
 		{"on: hook", pipelineText("on: hook\n"), "pipelines.p.on.hook: a section with name or if is wanted here, and nothing stands here"},
 		{"unknown event", pipelineText(repo + "on: pull_request\n"), "pipelines.p.on.pull_request: unknown key"},
-		{"later event, short", pipelineText(repo + "on: [push, schedule]\n"), "pipelines.p.on.schedule: not available in this version"},
+		{"schedule, short", pipelineText(repo + "on: [push, schedule]\n"), "pipelines.p.on.schedule: a list of sections with cron or timezone is wanted here, and nothing stands here"},
+		{"empty schedule", pipelineText("on: { schedule: [] }\n"), "pipelines.p.on.schedule: the list is empty"},
+		{"schedule without cron", pipelineText("on: { schedule: [ { timezone: Europe/Berlin } ] }\n"), "pipelines.p.on.schedule[0]: cron is missing"},
+		{"schedule that never comes", pipelineText("on: { schedule: [ { cron: 0 0 30 2 * } ] }\n"), "pipelines.p.on.schedule[0].cron: this time never comes"},
+		{"schedule of four fields", pipelineText("on: { schedule: [ { cron: 0 0 * * } ] }\n"), "five fields (minute hour day month weekday), or six with seconds first; this has 4"},
+		{"schedule nonsense", pipelineText("on: { schedule: [ { cron: every day } ] }\n"), "this has 2"},
+		{"minute 60", pipelineText("on: { schedule: [ { cron: 60 * * * * } ] }\n"), `on.schedule[0].cron: minute "60": 0 to 59 or * is wanted`},
+		{"unknown zone", pipelineText("on: { schedule: [ { cron: 0 0 * * *, timezone: Mars } ] }\n"), `on.schedule[0].timezone: "Mars" is no time zone`},
+		{"schedule twice", pipelineText("on: { schedule: [ { cron: 0 0 * * * }, { cron: 0  0 * * * } ] }\n"), "on.schedule[1].cron: this schedule stands here twice"},
+		{"51 schedules", pipelineText("on: { schedule: [ " + minutes(51) + " ] }\n"), "there are 51 schedules; at most 50 are allowed"},
+		{"choice without options", pipelineText("on: { manual: { inputs: { a: { type: choice } } } }\n"), "inputs.a: a choice wants options"},
+		{"options without a choice", pipelineText("on: { manual: { inputs: { a: { options: [x] } } } }\n"), "inputs.a.options: options belong to type: choice"},
+		{"unknown type", pipelineText("on: { manual: { inputs: { a: { type: text } } } }\n"), `"text" is not one of string, boolean, number, choice`},
+		{"default of another type", pipelineText("on: { manual: { inputs: { a: { type: number, default: many } } } }\n"), `inputs.a.default: the default is a number, not "many"`},
+		{"default that is no option", pipelineText("on: { manual: { inputs: { a: { type: choice, options: [x, y], default: z } } } }\n"), `the default is one of x, y, not "z"`},
+		{"default of what is required", pipelineText("on: { manual: { inputs: { a: { required: true, default: z } } } }\n"), "an input that is required has no default"},
+		{"pipeline without name", pipelineText("on: { pipeline: {} }\n"), "pipelines.p.on.pipeline: name is missing"},
+		{"unknown pipeline", pipelineText("on: { pipeline: { name: q } }\n"), `pipelines.p.on.pipeline.name: no pipeline "q"`},
+		{"pipeline after itself", pipelineText("on: { pipeline: { name: p } }\n"), "these pipelines would start each other for ever: p after p"},
+		{"too long a chain", hooksPart + "pipelines:\n" + chainText(11), "p10.on.pipeline.name: more than 10 pipelines would follow each other"},
+		{"release without repository", pipelineText("on: release\n"), "on.release: releases come from a repository: repository is missing"},
+		{"workflow_run without repository", pipelineText("on: workflow_run\n"), "on.workflow_run: workflow runs come from a repository: repository is missing"},
+		{"empty workflows", pipelineText(repo + "on: { workflow_run: { workflows: [] } }\n"), "on.workflow_run.workflows: the list is empty"},
+		{"bad glob of a workflow", pipelineText(repo + "on: { workflow_run: { workflows: ['a['] } }\n"), `pattern "a[": [ has no ]`},
+		{"every branch by workflow_run", strings.Replace(jobText("release: /srv/shop\n"), "{ push: { branches: [main] } }", "workflow_run", 1), "on.workflow_run: branches are wanted: job j deploys, and every branch would"},
 		{"branches and branches-ignore", pipelineText(repo + "on: { push: { branches: [a], branches-ignore: [b] } }\n"), "branches and branches_ignore do not go together"},
 		{"tags and tags_ignore", pipelineText(repo + "on: { push: { tags: [a], tags_ignore: [b] } }\n"), "tags and tags_ignore do not go together"},
 		{"paths and paths_ignore", pipelineText(repo + "on: { push: { paths: [a], paths_ignore: [b] } }\n"), "paths and paths_ignore do not go together"},

@@ -16,15 +16,23 @@ func (b *builder) triggers(p *deploy.Pipeline, n *node) {
 	p.Hook = b.hookName(n.get("hook"))
 	if push := on.get("push"); push != nil {
 		p.On.Push = b.push(push)
-		if b.absent(n, "repository") {
-			b.bad(push, "pushes come from a repository: repository is missing")
+		b.fromForge(p, n, push, "pushes")
+	}
+	if r := on.get("release"); r != nil {
+		p.On.Release = true
+		b.fromForge(p, n, r, "releases")
+	}
+	if w := on.get("workflow_run"); w != nil {
+		p.On.Workflow = &deploy.WorkflowTrigger{Workflows: b.globs(w.get("workflows")), Branches: b.globs(w.get("branches"))}
+		b.fromForge(p, n, w, "workflow runs")
+	}
+	b.schedules(p, on.get("schedule"))
+	b.inputs(p, on.get("manual").get("inputs"))
+	if up := on.get("pipeline"); up != nil {
+		if b.absent(up, "name") {
+			b.bad(up, "name is missing: the pipeline whose success starts this one")
 		}
-		if b.absent(n, "hook") {
-			p.Hook = b.onlyHook(n, push)
-		}
-		if h := b.cfg.Hook(p.Hook); h != nil && !h.BringsPushes() && !b.within("hooks."+h.Name) {
-			b.warn(push, "pushes do not come through a %s hook: hook %s starts nothing here", h.Provider, h.Name)
-		}
+		p.On.Pipeline = up.str("name", "")
 	}
 	if h := on.get("hook"); h != nil {
 		if b.absent(h, "name") {
@@ -46,6 +54,162 @@ func (b *builder) triggers(p *deploy.Pipeline, n *node) {
 	}
 	if p.Repository != "" && (b.absent(n, "on") || on != nil && len(on.order) == 0 && !b.within(on.path)) {
 		b.warn(n, "nothing starts this pipeline but deployhook trigger %s", p.Name)
+	}
+}
+
+// fromForge checks what all events of a forge need.
+func (b *builder) fromForge(p *deploy.Pipeline, n, trigger *node, what string) {
+	if b.absent(n, "repository") {
+		b.bad(trigger, "%s come from a repository: repository is missing", what)
+	}
+	if b.absent(n, "hook") && p.Hook == "" {
+		p.Hook = b.onlyHook(n, trigger)
+	}
+	if h := b.cfg.Hook(p.Hook); h != nil && !h.BringsPushes() && !b.within("hooks."+h.Name) {
+		b.warn(trigger, "%s do not come through a %s hook: hook %s starts nothing here", what, h.Provider, h.Name)
+	}
+}
+
+// globs reads a list of patterns for names.
+func (b *builder) globs(n *node) []string {
+	if n == nil {
+		return nil
+	}
+	if len(n.items) == 0 && !b.within(n.path) {
+		b.bad(n, "the list is empty: leave the key out for all")
+	}
+	only := len(n.items) > 0
+	for _, i := range n.items {
+		only = only && strings.HasPrefix(i.text, "!")
+		if err := deploy.ValidGlob(i.text); err != nil {
+			b.bad(i, "%v", err)
+		} else if why := neverMatches("branches", strings.TrimPrefix(i.text, "!")); why != "" {
+			b.bad(i, "pattern %q matches nothing: %s", short(i.text), why)
+		}
+	}
+	if only && !b.within(n.path) {
+		b.bad(n, "every pattern only takes back: nothing is left; begin with a pattern without !")
+	}
+	return textsOf(n)
+}
+
+// schedulesMost bounds the schedules of a pipeline.
+const schedulesMost = 50
+
+// schedules reads on.schedule.
+func (b *builder) schedules(p *deploy.Pipeline, n *node) {
+	if n == nil {
+		return
+	}
+	switch {
+	case len(n.items) == 0:
+		b.bad(n, "the list is empty: write - cron: \"0 2 * * *\", or leave the key out")
+	case len(n.items) > schedulesMost:
+		b.bad(n, "there are %d schedules; at most %d are allowed", len(n.items), schedulesMost)
+	}
+	for _, s := range n.items {
+		if s == nil {
+			continue
+		}
+		if b.absent(s, "cron") {
+			b.bad(s, "cron is missing: when it starts, like \"0 2 * * *\"")
+		}
+		text := s.get("cron")
+		if text == nil {
+			continue
+		}
+		// The zone alone first, so that an error stands where it belongs.
+		zone := s.str("timezone", "")
+		if _, err := deploy.ParseCron("@daily", zone); err != nil {
+			b.bad(s.get("timezone"), "%v", err)
+			zone = ""
+		}
+		c, err := deploy.ParseCron(text.text, zone)
+		if err != nil {
+			b.bad(text, "%v", err)
+			continue
+		}
+		if slices.ContainsFunc(p.On.Schedules, func(t deploy.ScheduleTrigger) bool { return t.Cron.String() == c.String() }) {
+			b.bad(text, "this schedule stands here twice")
+			continue
+		}
+		p.On.Schedules = append(p.On.Schedules, deploy.ScheduleTrigger{Cron: c})
+	}
+}
+
+// inputsMost bounds the inputs of a pipeline.
+const inputsMost = 50
+
+// inputs reads on.manual.inputs.
+func (b *builder) inputs(p *deploy.Pipeline, n *node) {
+	if n == nil {
+		return
+	}
+	if len(n.order) > inputsMost {
+		b.bad(n, "there are %d inputs; at most %d are allowed", len(n.order), inputsMost)
+	}
+	for _, name := range n.order {
+		k := n.keys[name]
+		in := deploy.Input{
+			Name: name, Description: k.str("description", ""), Type: deploy.InputType(k.str("type", string(deploy.StringInput))),
+			Required: k.str("required", "false") == "true", Options: textsOf(k.get("options")),
+		}
+		options := k.get("options")
+		switch {
+		case in.Type == deploy.ChoiceInput && b.absent(k, "options"), options != nil && len(options.items) == 0 && !b.within(options.path):
+			b.bad(k, "a choice wants options: the values that it may have")
+		case options != nil && in.Type != deploy.ChoiceInput && !b.within(k.path+".type"):
+			b.bad(options, "options belong to type: choice")
+		}
+		if d := k.get("default"); d != nil {
+			in.Default = &d.text
+			if in.Required {
+				b.bad(d, "an input that is required has no default: leave one of them out")
+			}
+			if err := in.Check(d.text); err != nil && !b.within(k.path+".type") && !b.within(k.path+".options") {
+				b.bad(d, "the default %v", err)
+			}
+		}
+		p.On.Inputs = append(p.On.Inputs, in)
+	}
+}
+
+// chainMost bounds how many pipelines may follow each other.
+const chainMost = 10
+
+// chains checks on.pipeline of all pipelines: the names, that none waits for
+// itself, and how many follow each other.
+func (b *builder) chains(pipelines *node) {
+	if pipelines == nil {
+		return
+	}
+	for i := range b.cfg.Pipelines {
+		p := &b.cfg.Pipelines[i]
+		at := pipelines.get(p.Name).get("on").get("pipeline").get("name")
+		if at == nil {
+			continue
+		}
+		if b.cfg.Pipeline(p.On.Pipeline) == nil {
+			if !b.within("pipelines." + p.On.Pipeline) {
+				b.bad(at, "no pipeline %q%s", short(p.On.Pipeline), deploy.DidYouMean(p.On.Pipeline, pipelines.order))
+			}
+			continue
+		}
+		line := []string{p.Name}
+		for up := b.cfg.Pipeline(p.On.Pipeline); up != nil; up = b.cfg.Pipeline(up.On.Pipeline) {
+			line = append(line, up.Name)
+			if up.Name == p.Name {
+				b.bad(at, "these pipelines would start each other for ever: %s", strings.Join(line, " after "))
+				break
+			}
+			if slices.Contains(line[:len(line)-1], up.Name) {
+				break // a circle that this one only leads to is told of there
+			}
+			if len(line) > chainMost {
+				b.bad(at, "more than %d pipelines would follow each other", chainMost)
+				break
+			}
+		}
 	}
 }
 
@@ -144,15 +308,16 @@ func (b *builder) onlyHook(n, push *node) string {
 
 // everyBranch refuses to deploy every branch by leaving a word out.
 func (b *builder) everyBranch(p *deploy.Pipeline, n *node) {
-	t := p.On.Push
-	if t == nil || len(t.Branches)+len(t.Tags) > 0 || b.within(n.path+".on") || b.meant[n.path+".on.push.branches"] || b.meant[n.path+".on.push.tags"] {
+	i := slices.IndexFunc(p.Jobs, func(j deploy.Job) bool { return j.Deploys() })
+	if i < 0 || b.within(n.path+".on") {
 		return
 	}
-	for i := range p.Jobs {
-		if p.Jobs[i].Deploys() {
-			b.bad(n.get("on").get("push"), "branches or tags are wanted: job %s deploys, and every branch would", p.Jobs[i].Name)
-			return
-		}
+	on := n.get("on")
+	if t := p.On.Push; t != nil && len(t.Branches)+len(t.Tags) == 0 && !b.meant[n.path+".on.push.branches"] && !b.meant[n.path+".on.push.tags"] {
+		b.bad(on.get("push"), "branches or tags are wanted: job %s deploys, and every branch would", p.Jobs[i].Name)
+	}
+	if t := p.On.Workflow; t != nil && len(t.Branches) == 0 && !b.meant[n.path+".on.workflow_run.branches"] {
+		b.bad(on.get("workflow_run"), "branches are wanted: job %s deploys, and every branch would", p.Jobs[i].Name)
 	}
 }
 

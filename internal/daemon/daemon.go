@@ -63,6 +63,7 @@ type daemon struct {
 	draining atomic.Bool
 	refusing atomic.Bool // deliveries are answered 503
 	size     sizeProbe
+	reloaded chan struct{} // has one when another config is in force
 
 	mu    sync.Mutex
 	known map[string]*deploy.Config // configs of accepted runs, by digest
@@ -71,7 +72,7 @@ type daemon struct {
 // Run serves until ctx ends, and then lets running jobs go on for the grace
 // that the config gives them.
 func Run(ctx context.Context, o Options) error {
-	d := &daemon{o: o, known: map[string]*deploy.Config{}}
+	d := &daemon{o: o, known: map[string]*deploy.Config{}, reloaded: make(chan struct{}, 1)}
 	f, err := d.read(ctx)
 	if err != nil {
 		return err
@@ -145,6 +146,7 @@ func (d *daemon) run(ctx context.Context, f *config.File) error {
 	if err := d.use(ctx, f); err != nil {
 		return err
 	}
+	d.store.Follow(d.follow)
 	mirrors, err := git.Open(filepath.Join(f.Server.Data, "git"), d.log)
 	if err != nil {
 		return err
@@ -239,6 +241,7 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 		}
 	})
 	parts.Go(func() { d.trim(background) })
+	parts.Go(func() { d.schedule(background) })
 	parts.Go(func() { d.watch(background) })
 	d.hosts.Warm()
 	d.log.Info("ready", "listen", public.Addr().String(), "socket", f.Server.Socket, "tls", d.pair != nil, "pipelines", len(f.Deploy.Pipelines),
@@ -364,6 +367,10 @@ func (d *daemon) use(ctx context.Context, f *config.File) error {
 	d.known[f.Deploy.Digest] = f.Deploy
 	d.mu.Unlock()
 	d.file.Store(f)
+	select {
+	case d.reloaded <- struct{}{}:
+	default:
+	}
 	return nil
 }
 

@@ -357,7 +357,7 @@ never mind the branch skipped a step before it failed
 on failure succeeded 
 in any case succeeded 
 not canceled skipped if is false
-wrong path skipped if is false: payload.sender.login is a string, not an object
+wrong path skipped if is false: payload.sender.login is a string, not an object: there is no payload.sender.login.name
 `
 	if states != want {
 		t.Errorf("the steps are\n%s\nwant\n%s", states, want)

@@ -175,8 +175,23 @@ func (c *Config) Host(name string) *Host {
 // Triggers is the section on: what starts a pipeline. Every pipeline can be
 // started by hand besides.
 type Triggers struct {
-	Push *PushTrigger // nil = pushes do not start it
-	Hook *HookTrigger // nil = payloads do not start it
+	Push      *PushTrigger      // nil = pushes do not start it
+	Hook      *HookTrigger      // nil = payloads do not start it
+	Release   bool              // releases that are published on the forge start it
+	Workflow  *WorkflowTrigger  // nil = workflow runs do not start it
+	Schedules []ScheduleTrigger // in the order written
+	Inputs    []Input           // of a start by hand, in the order written
+	Pipeline  string            // the one whose success starts it; empty = none
+}
+
+// Forge says whether something that a forge sends starts the pipeline.
+func (t *Triggers) Forge() bool { return t.Push != nil || t.Release || t.Workflow != nil }
+
+// WorkflowTrigger starts a pipeline when a workflow on the forge has
+// succeeded, for the very commit that it ran for.
+type WorkflowTrigger struct {
+	Workflows []string // names as globs; empty = all
+	Branches  []string // as in [PushTrigger]; empty = all
 }
 
 // PushTrigger filters pushes with GitHub's globs: * stops at a slash, ** does

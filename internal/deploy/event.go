@@ -17,6 +17,8 @@ const (
 	Rollback     Kind = "rollback"
 	ReleaseEvent Kind = "release"
 	Workflow     Kind = "workflow_run"
+	Scheduled    Kind = "schedule"
+	Chained      Kind = "pipeline"
 )
 
 // ZeroCommit is what a forge writes where there is no commit.
@@ -54,6 +56,11 @@ type Event struct {
 	Conclusion string // how it ended: success, failure, cancelled
 	Trigger    string // the event that it ran for: push, pull_request
 	Fork       bool   // it ran for commits of another repository than Repository, or nobody knows of which
+
+	// Of what no delivery brings.
+	Pipeline string // that is meant: by a schedule or by hand; of a pipeline event the one that has succeeded
+	Schedule string // that came due, as [Cron.String]
+	Why      string // what brought it about, in words
 }
 
 // RefName is the ref in words: "branch main", "tag v1".

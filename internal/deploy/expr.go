@@ -25,6 +25,7 @@ type Expr struct {
 	program *vm.Program
 	names   map[string]bool // names and functions that it uses
 	needs   []string        // jobs that it names as needs.JOB
+	paths   []exprPath      // of the payload
 }
 
 // Scope is what an expression sees.
@@ -36,6 +37,7 @@ type Scope struct {
 	Needs       map[string]NeedResult // by job
 	Status      Status
 	Environment string
+	Inputs      map[string]any         // as declared; nil = the event's, as text
 	Changed     func(glob string) bool // nil = no path has changed
 }
 
@@ -90,7 +92,19 @@ func CompileExpr(src string) (*Expr, error) {
 		opts = append(opts, expr.Function("__"+name, fn.call))
 	}
 	for name, fn := range functions {
-		opts = append(opts, expr.Function("__"+name, func(args ...any) (any, error) { return fn(args[0], args[1].(string)) }))
+		opts = append(opts, expr.Function("__"+name, func(args ...any) (any, error) {
+			if s, ok := args[0].(string); ok {
+				if err := args[2].(*work).spend(len(s)); err != nil {
+					return nil, err
+				}
+			}
+			return fn(args[0], args[1].(string))
+		}))
+	}
+	for name, fn := range arithmetic {
+		opts = append(opts, expr.Function("__"+name, func(args ...any) (any, error) {
+			return fn(args[0], args[1], args[2].(string), args[3].(string))
+		}))
 	}
 	opts = append(opts, expr.Function("__+", func(args ...any) (any, error) {
 		return add(args[0], args[1], args[2].(string), args[3].(string))
@@ -106,7 +120,7 @@ func CompileExpr(src string) (*Expr, error) {
 	if err != nil {
 		return nil, explain(src, err)
 	}
-	return &Expr{source: src, program: program, names: names.names, needs: names.needs}, nil
+	return &Expr{source: src, program: program, names: names.names, needs: names.needs, paths: names.paths}, nil
 }
 
 // Source is the expression as it was written.
@@ -180,6 +194,9 @@ func (s *Scope) env(usesPayload bool) map[string]any {
 	for k, v := range ev.Inputs {
 		inputs[k] = v
 	}
+	if s.Inputs != nil {
+		inputs = s.Inputs
+	}
 	var payload any
 	if usesPayload && ev.Payload != nil {
 		payload = ev.Payload()
@@ -191,7 +208,8 @@ func (s *Scope) env(usesPayload bool) map[string]any {
 	return map[string]any{
 		"event": string(ev.Kind), "branch": ev.Branch, "tag": ev.Tag, "sha": sha, "ref": ev.Ref, "before": ev.Before,
 		"actor": ev.Actor, "repo": ev.Repository, "message": ev.Message, "payload": payload, "inputs": inputs,
-		"env": env, "job": s.Job, "needs": needs, "environment": s.Environment,
+		workName: &work{left: workSteps},
+		"env":    env, "job": s.Job, "needs": needs, "environment": s.Environment,
 		"success":  func() bool { return s.Status == Status{} },
 		"failure":  func() bool { return s.Status.Failed },
 		"always":   func() bool { return true },
@@ -206,6 +224,7 @@ func exprEnv() map[string]any {
 	for _, n := range exprNames {
 		env[n] = any(nil)
 	}
+	env[workName] = any(nil)
 	return env
 }
 
@@ -235,6 +254,9 @@ func get(args ...any) (any, error) {
 		}
 		return v[i], nil
 	default:
+		if key, ok := args[1].(string); ok {
+			return nil, badOperand("%s is %s, not an object: there is no %s", path, kindOf(v), clip(path+"."+key))
+		}
 		return nil, badOperand("%s is %s, not an object", path, kindOf(v))
 	}
 }
@@ -283,10 +305,12 @@ func (memberPatch) Visit(node *ast.Node) {
 		ast.Patch(node, n.Node)
 	case *ast.BinaryNode:
 		switch {
-		case operators[n.Operator] != nil || n.Operator == "+":
+		case operators[n.Operator] != nil || arithmetic[n.Operator] != nil || n.Operator == "+":
 			ast.Patch(node, &ast.CallNode{
-				Callee:    &ast.IdentifierNode{Value: "__" + n.Operator},
-				Arguments: []ast.Node{n.Left, n.Right, &ast.StringNode{Value: pathOf(n.Left)}, &ast.StringNode{Value: pathOf(n.Right)}},
+				Callee: &ast.IdentifierNode{Value: "__" + n.Operator},
+				Arguments: []ast.Node{
+					n.Left, n.Right, &ast.StringNode{Value: pathOf(n.Left)}, &ast.StringNode{Value: pathOf(n.Right)}, &ast.IdentifierNode{Value: workName},
+				},
 			})
 		case slices.Contains([]string{"&&", "and", "||", "or"}, n.Operator):
 			n.Left, n.Right = truthOf(n.Left), truthOf(n.Right)
@@ -295,7 +319,7 @@ func (memberPatch) Visit(node *ast.Node) {
 		if functions[n.Name] != nil && len(n.Arguments) == 1 {
 			ast.Patch(node, &ast.CallNode{
 				Callee:    &ast.IdentifierNode{Value: "__" + n.Name},
-				Arguments: []ast.Node{n.Arguments[0], &ast.StringNode{Value: pathOf(n.Arguments[0])}},
+				Arguments: []ast.Node{n.Arguments[0], &ast.StringNode{Value: pathOf(n.Arguments[0])}, &ast.IdentifierNode{Value: workName}},
 			})
 		}
 	case *ast.UnaryNode:

@@ -16,6 +16,7 @@ import (
 type nameVisitor struct {
 	names map[string]bool
 	needs []string
+	paths []exprPath
 	bare  map[*ast.Node]string // functions that stand without a call, so far
 	err   error
 }
@@ -104,6 +105,13 @@ func (v *nameVisitor) changed(args []ast.Node) {
 
 // member looks at a.b: what is text has no members, and needs.JOB names a job.
 func (v *nameVisitor) member(n *ast.MemberNode) {
+	if root, segments := segmentsOf(n); root == "payload" && len(segments) > 0 {
+		p := exprPath{text: root, segments: segments}
+		for _, s := range segments {
+			p.text += word(s)
+		}
+		v.paths = append(v.paths, p)
+	}
 	base, ok := n.Node.(*ast.IdentifierNode)
 	if !ok {
 		return
@@ -162,6 +170,29 @@ func (v *nameVisitor) wrong() error {
 		return errors.New(`changed is a function: write changed("src/**")`)
 	}
 	return fmt.Errorf("%s is a function: write %s()", name, name)
+}
+
+// segmentsOf takes a path of fixed keys and indexes apart; no segments where it
+// has others.
+func segmentsOf(n ast.Node) (root string, segments []segment) {
+	switch n := n.(type) {
+	case *ast.IdentifierNode:
+		return n.Value, nil
+	case *ast.ChainNode:
+		return segmentsOf(n.Node)
+	case *ast.MemberNode:
+		root, segments = segmentsOf(n.Node)
+		if _, first := n.Node.(*ast.IdentifierNode); !first && segments == nil {
+			return "", nil
+		}
+		switch p := n.Property.(type) {
+		case *ast.StringNode:
+			return root, append(segments, p.Value)
+		case *ast.IntegerNode:
+			return root, append(segments, p.Value)
+		}
+	}
+	return "", nil
 }
 
 // rootName is the name that a path begins with.

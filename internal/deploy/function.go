@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // joinedBytes bounds a string that an expression puts together: a few + could
@@ -20,11 +21,12 @@ var functions = map[string]func(v any, left string) (any, error){
 		case nil:
 			return nil, nil
 		case string:
-			return len([]rune(v)), nil
-		case []any:
-			return len(v), nil
+			return utf8.RuneCountInString(v), nil
 		case map[string]any:
 			return len(v), nil
+		}
+		if list, ok := listOf(v); ok {
+			return len(list), nil
 		}
 		return nil, badOperand("%s is %s: len takes a string, a list or an object", left, kindOf(v))
 	},

@@ -3,7 +3,6 @@ package deploy
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
@@ -11,15 +10,21 @@ import (
 
 // operator is one of the language on values of any kind: what a payload has is
 // known only when it is there. left and right are the operands' paths.
-type operator func(a, b any, left, right string) (bool, error)
+type operator func(w *work, a, b any, left, right string) (bool, error)
 
 func (o operator) call(args ...any) (any, error) {
-	return o(args[0], args[1], args[2].(string), args[3].(string))
+	return o(args[4].(*work), args[0], args[1], args[2].(string), args[3].(string))
 }
 
 // operators stand for the library's, which know neither null nor the path that
 // was wrong.
 var operators = map[string]operator{
+	"==": func(w *work, a, b any, _, _ string) (bool, error) { return w.equal(a, b) },
+	"!=": func(w *work, a, b any, _, _ string) (bool, error) {
+		is, err := w.equal(a, b)
+		return !is && err == nil, err
+	},
+	"in":         within,
 	"contains":   contains,
 	"startsWith": onStrings("startsWith", strings.HasPrefix),
 	"endsWith":   onStrings("endsWith", strings.HasSuffix),
@@ -40,51 +45,55 @@ func badOperand(format string, args ...any) error {
 }
 
 // contains looks for a part of a string or for a member of a list.
-func contains(a, b any, left, right string) (bool, error) {
-	if list, ok := a.([]any); ok {
-		for _, v := range list {
-			if same(v, b) {
-				return true, nil
-			}
-		}
-		return false, nil
+func contains(w *work, a, b any, left, right string) (bool, error) {
+	if list, ok := listOf(a); ok {
+		return w.within(b, list)
 	}
-	return onStrings("contains", strings.Contains)(a, b, left, right)
+	return onStrings("contains", strings.Contains)(w, a, b, left, right)
 }
 
-// same says whether two strings, booleans or numbers are equal.
-func same(a, b any) bool {
-	if c, ok := compareNumbers(a, b); ok {
-		return c == 0
+// within looks for a member of a list or a key of an object; null has none.
+func within(w *work, a, b any, _, right string) (bool, error) {
+	if b == nil {
+		return false, nil
 	}
-	switch a.(type) {
-	case string, bool:
-		return a == b
+	if list, ok := listOf(b); ok {
+		return w.within(a, list)
 	}
-	return false
+	object, ok := b.(map[string]any)
+	if !ok {
+		return false, badOperand("%s is %s: in looks into a list or an object", right, kindOf(b))
+	}
+	key, ok := a.(string)
+	_, is := object[key]
+	return ok && is, nil
 }
 
 // matches looks for a regular expression in a string.
-func matches(a, b any, left, right string) (bool, error) {
+func matches(w *work, a, b any, left, right string) (bool, error) {
 	pattern, ok := b.(string)
 	if !ok {
 		return false, badOperand("matches takes a pattern in quotes, and %s is %s", right, kindOf(b))
 	}
-	re, err := regexp.Compile(pattern)
+	in, _ := a.(string)
+	re, err := w.pattern(pattern, in)
 	if err != nil {
-		return false, badOperand("matches: %v", err)
+		return false, err
 	}
-	return onStrings("matches", func(a, _ string) bool { return re.MatchString(a) })(a, b, left, right)
+	return onStrings("matches", func(a, _ string) bool { return re.MatchString(a) })(w, a, b, left, right)
 }
 
 // onStrings is fn on two strings; with null it is false.
 func onStrings(name string, fn func(a, b string) bool) operator {
-	return func(a, b any, left, right string) (bool, error) {
+	return func(w *work, a, b any, left, right string) (bool, error) {
 		if a == nil || b == nil {
 			return false, nil
 		}
 		x, okA := a.(string)
 		y, okB := b.(string)
+		if err := w.spend(len(x) + len(y)); err != nil {
+			return false, err
+		}
 		switch {
 		case !okA:
 			return false, badOperand("%s is %s: %s compares strings", left, kindOf(a), name)
@@ -97,7 +106,7 @@ func onStrings(name string, fn func(a, b string) bool) operator {
 
 // ordered compares two numbers or two strings; with null it is false.
 func ordered(name string, is func(c int) bool) operator {
-	return func(a, b any, left, right string) (bool, error) {
+	return func(w *work, a, b any, left, right string) (bool, error) {
 		if a == nil || b == nil {
 			return false, nil
 		}
@@ -109,7 +118,7 @@ func ordered(name string, is func(c int) bool) operator {
 		if !okA || !okB {
 			return false, badOperand("%s is %s and %s is %s: %s compares two numbers or two strings", left, kindOf(a), right, kindOf(b), name)
 		}
-		return is(strings.Compare(x, y)), nil
+		return is(strings.Compare(x, y)), w.spend(min(len(x), len(y)))
 	}
 }
 

@@ -36,7 +36,7 @@ func Plan(cfg *Config, ev *Event) Decision {
 		if !listens(p, ev) {
 			continue
 		}
-		if ev.Kind == Push && p.Repository != ev.Repository {
+		if ev.ofForge() && p.Repository != ev.Repository {
 			d.Why = append(d.Why, Verdict{p.Name, false, fmt.Sprintf("its repository is %s", orNone(p.Repository))})
 			continue
 		}
@@ -61,25 +61,45 @@ func Plan(cfg *Config, ev *Event) Decision {
 
 // listens says whether a pipeline has anything to do with the event's hook.
 func listens(p *Pipeline, ev *Event) bool {
+	through := p.Hook == "" || p.Hook == ev.Hook
 	switch ev.Kind {
 	case Push:
-		return p.On.Push != nil && (p.Hook == "" || p.Hook == ev.Hook)
+		return p.On.Push != nil && through
+	case ReleaseEvent:
+		return p.On.Release && through
+	case Workflow:
+		return p.On.Workflow != nil && through
 	case Payload:
 		return p.On.Hook != nil && p.On.Hook.Name == ev.Hook
+	case Scheduled:
+		return p.Name == ev.Pipeline && p.schedule(ev.Schedule) != nil
+	case Manual:
+		return p.Name == ev.Pipeline
+	case Chained:
+		return p.On.Pipeline != "" && p.On.Pipeline == ev.Pipeline
 	}
 	return false
+}
+
+// ofForge says whether a forge sent it, about one of its repositories.
+func (e *Event) ofForge() bool {
+	return e.Kind == Push || e.Kind == ReleaseEvent || e.Kind == Workflow
 }
 
 // nothing gives the sentence for events that never start anything.
 func nothing(ev *Event) string {
 	ref := clip(ev.RefName())
 	switch {
-	case ev.Kind == Payload:
+	case ev.Kind == Payload || ev.Kind == Scheduled || ev.Kind == Manual || ev.Kind == Chained:
 		return ""
 	case ev.Name == "ping":
 		return "pong: the hook works, pushes will be answered here"
-	case strings.HasPrefix(ev.Name, "pull_request") || strings.HasPrefix(ev.Name, "merge_request"):
-		return "pull requests start nothing: code of strangers does not run beside production"
+	case ofPullRequest(ev.Name):
+		return noPullRequests
+	case ev.Kind == ReleaseEvent:
+		return noRelease(ev)
+	case ev.Kind == Workflow:
+		return noWorkflow(ev)
 	case ev.Kind != Push:
 		return fmt.Sprintf("event %s: no pipeline wants it", clip(ev.Name))
 	case ev.Ref == "":
@@ -93,6 +113,52 @@ func nothing(ev *Event) string {
 	}
 	if word := skipWord(ev.Message); word != "" {
 		return fmt.Sprintf("the commit message says %s: nothing starts", word)
+	}
+	return ""
+}
+
+const noPullRequests = "pull requests start nothing: code of strangers does not run beside production"
+
+// ofPullRequest says whether an event is about a pull or merge request, in any
+// forge's spelling.
+func ofPullRequest(name string) bool {
+	letters := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' {
+			return r
+		}
+		return -1
+	}, strings.ToLower(name))
+	return strings.Contains(letters, "pullrequest") || strings.Contains(letters, "mergerequest")
+}
+
+// noRelease gives the sentence for a release that starts nothing.
+func noRelease(ev *Event) string {
+	switch {
+	case ev.Draft:
+		return "this release is a draft: nothing starts before it is published"
+	case ev.Action != "published":
+		return fmt.Sprintf("this release was %s: only one that is published starts something", clip(orNone(ev.Action)))
+	case ev.Tag == "":
+		return "this release names no tag: nothing to deploy"
+	}
+	return ""
+}
+
+// noWorkflow gives the sentence for a workflow run that starts nothing. What
+// it deploys is its commit, so it must be one of the repository itself.
+func noWorkflow(ev *Event) string {
+	what := "workflow " + clip(orNone(ev.Workflow))
+	switch {
+	case ev.Action != "completed":
+		return fmt.Sprintf("%s is %s: it starts something when it is completed", what, clip(orNone(ev.Action)))
+	case ofPullRequest(ev.Trigger):
+		return fmt.Sprintf("%s ran for a pull request: %s", what, noPullRequests)
+	case ev.Fork:
+		return fmt.Sprintf("%s ran for a commit of another repository, a fork: code of strangers does not run beside production", what)
+	case ev.Conclusion != "success":
+		return fmt.Sprintf("%s ended with %s: only success starts something", what, clip(orNone(ev.Conclusion)))
+	case ev.Commit == "" || ev.Ref == "":
+		return fmt.Sprintf("%s names no commit of a branch or tag: nothing to deploy", what)
 	}
 	return ""
 }
@@ -117,14 +183,23 @@ func skipWord(message string) string {
 // wants says whether a pipeline of the event's repository is started by it,
 // whether that needs the diff, and why.
 func wants(p *Pipeline, ev *Event) (run, deferred bool, why string) {
-	if ev.Kind == Payload {
+	switch ev.Kind {
+	case Payload:
 		if ok, why := holds(p.On.Hook.If, ev, nil); !ok {
 			return false, false, why
 		}
-		if ok, why := holds(p.If, ev, nil); !ok {
+		return whole(p, ev, fmt.Sprintf("run starts for a payload of hook %s", ev.Hook))
+	case ReleaseEvent:
+		return whole(p, ev, fmt.Sprintf("run starts for the release of %s", clip(ev.RefName())))
+	case Workflow:
+		if ok, why := wantsWorkflow(p.On.Workflow, ev); !ok {
 			return false, false, why
 		}
-		return true, false, fmt.Sprintf("run starts for a payload of hook %s", ev.Hook)
+		return whole(p, ev, fmt.Sprintf("run starts for %s on %s, which workflow %s found good", clip7(ev.Commit), clip(ev.RefName()), clip(ev.Workflow)))
+	case Manual:
+		return true, false, "run starts by hand" // asked for by name: no if counts
+	case Scheduled, Chained:
+		return whole(p, ev, "run starts: "+ev.Why)
 	}
 	t := p.On.Push
 	if ok, why := wantsRef(t, ev); !ok {
@@ -142,6 +217,29 @@ func wants(p *Pipeline, ev *Event) (run, deferred bool, why string) {
 		return false, false, why
 	}
 	return true, false, fmt.Sprintf("run starts for %s on %s", clip7(ev.Commit), clip(ev.RefName()))
+}
+
+// whole is a decision that the pipeline's if makes, now or, where it asks for
+// the changed paths of a commit, once the diff is known.
+func whole(p *Pipeline, ev *Event, why string) (run, deferred bool, _ string) {
+	if p.If != nil && p.If.UsesChanged() && p.Repository == ev.Repository && ev.Ref != "" {
+		return true, true, why + "; its if needs the diff"
+	}
+	if ok, not := holds(p.If, ev, nil); !ok {
+		return false, false, not
+	}
+	return true, false, why
+}
+
+// wantsWorkflow applies the filters of on.workflow_run.
+func wantsWorkflow(t *WorkflowTrigger, ev *Event) (bool, string) {
+	if len(t.Workflows) > 0 && !MatchList(t.Workflows, ev.Workflow) {
+		return false, "wants workflow " + strings.Join(t.Workflows, ", ")
+	}
+	if len(t.Branches) == 0 {
+		return true, ""
+	}
+	return wantsName(ev.Branch, "branch", t.Branches, nil, true, false)
 }
 
 // Deferred is the half of a decision that needs the changed paths: path
@@ -171,6 +269,9 @@ func holds(e *Expr, ev *Event, changed []string) (bool, string) {
 		return true, ""
 	case why != "":
 		return false, "its if is false: " + why
+	}
+	if missing := e.missing(ev); missing != "" {
+		return false, fmt.Sprintf("its if is false: %s; there is no %s", clip(e.Source()), missing)
 	}
 	return false, "its if is false: " + clip(e.Source())
 }
@@ -225,11 +326,14 @@ func PathsMatch(t *PushTrigger, paths []string) bool {
 func NewRunOf(cfg *Config, p *Pipeline, ev *Event) NewRun {
 	r := NewRun{
 		Pipeline: p.Name, Config: cfg.Digest, Event: ev.Kind, Hook: ev.Hook, Repository: p.Repository,
-		Actor: ev.Actor, Message: Cut(ev.Message, messageBytes), Inputs: ev.Inputs, Queue: p.Queue,
+		Actor: ev.Actor, Message: Cut(ev.Message, messageBytes), Inputs: ev.Inputs, Queue: p.Queue, Why: ev.Why,
 	}
-	if p.Repository != "" {
+	if p.Repository != "" && (ev.Kind != Chained || p.Repository == ev.Repository) {
 		r.Ref, r.Before, r.Commit = ev.Ref, ev.Before, cmp.Or(ev.Commit, ev.After)
-		r.Forced = ev.Kind == Push && (ev.Forced || ev.Created || !known(ev.Before))
+		r.Forced = goesBack(ev)
+	}
+	if ev.Kind == Chained && p.Repository != ev.Repository {
+		r.Message = "" // it is of another commit
 	}
 	for i := range p.Jobs {
 		j := &p.Jobs[i]
@@ -247,15 +351,12 @@ func NewRunOf(cfg *Config, p *Pipeline, ev *Event) NewRun {
 
 // answer is the sentence that the sender reads.
 func answer(ev *Event, d *Decision, others bool) string {
-	what := "payload"
-	if ev.Kind == Push {
-		what = clip(ev.RefName())
-	}
+	what := ev.words()
 	var started, not []string
 	for _, v := range d.Why {
 		if v.Run {
 			started = append(started, v.Pipeline+": "+v.Why)
-		} else if ev.Kind != Push || !strings.HasPrefix(v.Why, "its repository is ") {
+		} else if !ev.ofForge() || !strings.HasPrefix(v.Why, "its repository is ") {
 			not = append(not, v.Pipeline+" "+v.Why)
 		}
 	}
@@ -265,14 +366,49 @@ func answer(ev *Event, d *Decision, others bool) string {
 		s = strings.Join(started, "; ")
 	case len(d.Why) == 0 && ev.Kind == Payload:
 		s = fmt.Sprintf("no pipeline has on.hook with the name %s", ev.Hook)
-	case len(d.Why) == 0:
+	case len(d.Why) == 0 && ev.Kind == Push:
 		s = fmt.Sprintf("no pipeline wants pushes that come through hook %s", ev.Hook)
+	case len(d.Why) == 0 && ev.Kind == ReleaseEvent:
+		s = fmt.Sprintf("no pipeline wants releases that come through hook %s", ev.Hook)
+	case len(d.Why) == 0 && ev.Kind == Workflow:
+		s = fmt.Sprintf("no pipeline wants workflow runs that come through hook %s", ev.Hook)
+	case len(d.Why) == 0:
+		s = fmt.Sprintf("no pipeline wants %s of %s", what, ev.Pipeline)
 	case others:
 		s = fmt.Sprintf("no pipeline has repository %s", clip(orNone(ev.Repository)))
 	default:
 		s = fmt.Sprintf("no pipeline wants %s: %s", what, strings.Join(not, "; "))
 	}
 	return shorten(s, answerBytes)
+}
+
+// goesBack says whether an event may be about a ref that was set back on
+// purpose. A workflow run does not say what its ref was before.
+func goesBack(ev *Event) bool {
+	switch ev.Kind {
+	case Push, Workflow:
+		return ev.Forced || ev.Created || !known(ev.Before)
+	case Chained:
+		return ev.Forced
+	}
+	return false
+}
+
+// words names an event for a sentence.
+func (e *Event) words() string {
+	switch e.Kind {
+	case Push:
+		return clip(e.RefName())
+	case ReleaseEvent:
+		return "the release of " + clip(e.RefName())
+	case Workflow:
+		return fmt.Sprintf("workflow %s on %s", clip(e.Workflow), clip(e.RefName()))
+	case Payload:
+		return "payload"
+	case Chained:
+		return "the success"
+	}
+	return "a " + string(e.Kind)
 }
 
 func orNone(s string) string {

@@ -8,6 +8,7 @@ type NewRun struct {
 	Pipeline   string
 	Config     string // digest of the config that it was accepted under
 	Event      Kind
+	Why        string // what brought it about, where no delivery says so
 	Hook       string
 	Repository string
 	Ref        string

@@ -16,7 +16,8 @@ const reasonMax = 1000
 // Trigger makes a run by hand.
 //
 // Errors: [deploy.ErrNotFound] for an unknown pipeline, [deploy.ErrMisuse] for
-// a commit that is none, [deploy.ErrRefused] for one that would go backwards.
+// a commit that is none and for inputs that are not as declared,
+// [deploy.ErrRefused] for a commit that would go backwards.
 func (e *Engine) Trigger(ctx context.Context, c deploy.TriggerCommand) (int64, error) {
 	cfg := e.Config()
 	p := cfg.Pipeline(c.Pipeline)
@@ -29,14 +30,19 @@ func (e *Engine) Trigger(ctx context.Context, c deploy.TriggerCommand) (int64, e
 	if c.SHA != "" && !deploy.ValidCommit(c.SHA) {
 		return 0, fmt.Errorf("%w: --sha takes a whole commit of 40 hexadecimal digits", deploy.ErrMisuse)
 	}
-	if len(c.Inputs) > 0 {
-		return 0, fmt.Errorf("%w: %s declares no inputs", deploy.ErrMisuse, p.Name)
+	inputs, err := deploy.CheckInputs(p, c.Inputs)
+	if err != nil {
+		return 0, err
 	}
-	ev := &deploy.Event{Kind: deploy.Manual, Repository: p.Repository, Commit: c.SHA, Actor: c.Actor}
+	ev := &deploy.Event{Kind: deploy.Manual, Pipeline: p.Name, Repository: p.Repository, Commit: c.SHA, Actor: c.Actor, Inputs: inputs}
 	if branch := first(c.Branch, p.Branch); branch != "" && c.SHA == "" {
 		ev.SetRef("refs/heads/" + strings.TrimPrefix(branch, "refs/heads/"))
 	}
-	run := deploy.NewRunOf(cfg, p, ev)
+	decision := deploy.Plan(cfg, ev)
+	if len(decision.Runs) != 1 {
+		return 0, fmt.Errorf("%w: %s", deploy.ErrRefused, decision.Message)
+	}
+	run := decision.Runs[0]
 	run.Force = c.Force
 	if err := e.notBackwards(ctx, p, &run); err != nil {
 		return 0, err
@@ -111,7 +117,7 @@ func (e *Engine) Retry(ctx context.Context, c deploy.RetryCommand) (int64, error
 	run := deploy.NewRunOf(cfg, p, ev)
 	// The facts of the first run stay, whatever the event says of them now.
 	run.Event, run.Hook, run.Ref, run.Before, run.Commit = old.Event, old.Hook, old.Ref, old.Before, old.Commit
-	run.Message, run.Inputs, run.Forced = old.Message, old.Inputs, old.Forced
+	run.Message, run.Inputs, run.Forced, run.Why = old.Message, old.Inputs, old.Forced, old.Why
 	run.Deferred = false // asked for by name: filters do not count
 	run.Actor, run.RetryOf, run.Force, run.KeepOrder = c.Actor, old.ID, c.Force, !c.Force
 	if err := e.Allowed(ctx, &run); err != nil {

@@ -80,7 +80,7 @@ func (j *job) held(ctx context.Context, mirror *git.Mirror) (string, error) {
 		if in {
 			return fmt.Sprintf("held since rollback %d; unhold %s", h.Run, h.Pipeline), nil
 		}
-		over = over || j.run.Event == deploy.Push && j.run.Order > h.Order
+		over = over || bringsCommit(j.run.Event) && j.run.Order > h.Order
 	}
 	if over {
 		if err := j.engine.Store.RemoveHold(ctx, j.run.Pipeline, deploy.HoldRollback); err != nil && !errors.Is(err, deploy.ErrNotFound) {
@@ -89,6 +89,11 @@ func (j *job) held(ctx context.Context, mirror *git.Mirror) (string, error) {
 		j.log.Info("hold ended by a new commit")
 	}
 	return "", nil
+}
+
+// bringsCommit says whether a forge's event brings a commit of its own.
+func bringsCommit(k deploy.Kind) bool {
+	return k == deploy.Push || k == deploy.Workflow || k == deploy.ReleaseEvent
 }
 
 // heldBy says whether the job's commit is the one that was rolled back from,

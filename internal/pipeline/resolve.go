@@ -295,7 +295,7 @@ func (e *Engine) changedFunc(ctx context.Context, p *deploy.Pipeline, run *deplo
 
 // scope is what expressions of a run see; Job, Status and Changed are the caller's.
 func (e *Engine) scope(p *deploy.Pipeline, run *deploy.Run, ev *deploy.Event) *deploy.Scope {
-	s := &deploy.Scope{Event: ev, SHA: run.Commit, Env: map[string]string{}, Needs: map[string]deploy.NeedResult{}}
+	s := &deploy.Scope{Event: ev, SHA: run.Commit, Inputs: deploy.TypedInputs(p, run.Inputs), Env: map[string]string{}, Needs: map[string]deploy.NeedResult{}}
 	for _, v := range p.Env {
 		if text, err := v.Value.Expand(s); err == nil {
 			s.Env[v.Name] = text

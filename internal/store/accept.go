@@ -254,10 +254,10 @@ func (t *tx) newRun(r *deploy.NewRun, delivery, order int64, at time.Time) (int6
 		return 0, err
 	}
 	id, err := t.insert(`INSERT INTO runs (delivery, pipeline, config, event, hook, repository, ref, before_sha, commit_sha, actor,
-			message, inputs, queue, deferred, forced, force, retry_of, keep_order, target, pops, ord, state, waiting_for, created_ms)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			message, inputs, queue, deferred, forced, force, retry_of, keep_order, target, pops, ord, state, waiting_for, created_ms, why)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		delivery, r.Pipeline, r.Config, r.Event, r.Hook, r.Repository, r.Ref, r.Before, r.Commit, r.Actor,
-		r.Message, inputs, r.Queue, r.Deferred, r.Forced, r.Force, r.RetryOf, r.KeepOrder, r.Target, r.Pops, order, state, why, ms(at))
+		r.Message, inputs, r.Queue, r.Deferred, r.Forced, r.Force, r.RetryOf, r.KeepOrder, r.Target, r.Pops, order, state, why, ms(at), r.Why)
 	if err != nil {
 		return 0, err
 	}

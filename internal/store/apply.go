@@ -158,9 +158,17 @@ func (t *tx) settle(run int64, at time.Time) error {
 	if state.Terminal() {
 		ended = ms(at)
 	}
-	return t.exec(`UPDATE runs SET state = ?, cause = ?, error = ?, waiting_for = ?, ended_ms = ?,
+	var before deploy.State
+	if _, err := t.row(`SELECT state FROM runs WHERE id = ?`, []any{run}, &before); err != nil {
+		return err
+	}
+	err = t.exec(`UPDATE runs SET state = ?, cause = ?, error = ?, waiting_for = ?, ended_ms = ?,
 			started_ms = CASE WHEN started_ms = 0 AND EXISTS (SELECT 1 FROM jobs WHERE jobs.run = runs.id AND attempt > 0) THEN ? ELSE started_ms END
 		WHERE id = ?`, state, cause, fault, waiting, ended, started, run)
+	if err != nil || state != deploy.Succeeded || before == state {
+		return err
+	}
+	return t.follow(run, at)
 }
 
 // SetCommit writes the commit that a run's ref meant when it was asked, and

@@ -29,7 +29,7 @@ func sorted(list []int64) []int64 {
 }
 
 const runColumns = `id, delivery, pipeline, config, event, hook, repository, ref, before_sha, commit_sha, actor, message, inputs, queue,
-	deferred, forced, force, retry_of, keep_order, target, pops, ord, state, cause, error, waiting_for, created_ms, started_ms, ended_ms`
+	deferred, forced, force, retry_of, keep_order, target, pops, ord, state, cause, error, waiting_for, created_ms, started_ms, ended_ms, why`
 
 func scanRun(rows interface{ Scan(...any) error }) (deploy.Run, error) {
 	var r deploy.Run
@@ -37,7 +37,7 @@ func scanRun(rows interface{ Scan(...any) error }) (deploy.Run, error) {
 	var created, started, ended int64
 	err := rows.Scan(&r.ID, &r.Delivery, &r.Pipeline, &r.Config, &r.Event, &r.Hook, &r.Repository, &r.Ref, &r.Before, &r.Commit, &r.Actor,
 		&r.Message, &inputs, &r.Queue, &r.Deferred, &r.Forced, &r.Force, &r.RetryOf, &r.KeepOrder, &r.Target, &r.Pops, &r.Order,
-		&r.State, &r.Cause, &r.Error, &r.WaitingFor, &created, &started, &ended)
+		&r.State, &r.Cause, &r.Error, &r.WaitingFor, &created, &started, &ended, &r.Why)
 	if err != nil {
 		return r, err
 	}

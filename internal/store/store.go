@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,6 +45,7 @@ type Store struct {
 	idle      []*session    // the last used one last
 	idleLock  sync.Mutex
 	daemon    string
+	follow    atomic.Pointer[func(*deploy.Run) []deploy.NewRun]
 
 	background sync.WaitGroup
 	wake       chan struct{}
@@ -131,7 +133,7 @@ func (s *Store) open(ctx context.Context) error {
 		db.Close()
 		return err
 	}
-	if s.writer, err = newWriter(ctx, db, func() { signal(s.wake) }); err != nil {
+	if s.writer, err = newWriter(ctx, db, func() { signal(s.wake) }, &s.follow); err != nil {
 		db.Close()
 		return err
 	}

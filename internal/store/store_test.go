@@ -159,9 +159,13 @@ func TestBadDatabasesAreOneSentence(t *testing.T) {
 		t.Fatal(err)
 	}
 	store.SetVersion(t, filepath.Join(newer, "deployhook.db"), 99)
+	files, err := filepath.Glob("migrations/*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for dir, want := range map[string]string{
 		damaged: "is damaged",
-		newer:   "the database is of a newer deployhook (schema 99, this one knows 1): install that version again",
+		newer:   fmt.Sprintf("the database is of a newer deployhook (schema 99, this one knows %d): install that version again", len(files)),
 	} {
 		_, err := open(dir)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {

@@ -15,10 +15,12 @@ const (
 	keepLogs   = 1_000                // runs whose log stays, the newest
 	keepHashes = 365 * 24 * time.Hour // how long a redelivery is known
 	trimStep   = 200                  // rows of a kind that one call removes
+	keepTicks  = 200                  // runs of a pipeline that schedules made, the newest
+	trimRuns   = 20                   // runs that one call removes: each has jobs, steps and a log
 )
 
 // Trim removes what is too old to be kept: bodies of deliveries, logs of runs,
-// and after a year deliveries themselves. It does a little at a time, so that
+// runs that schedules made, and after a year deliveries themselves. It does a little at a time, so that
 // nothing waits for it, and says whether there is more to do.
 func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) {
 	err = s.write(ctx, func(t *tx) error {
@@ -42,10 +44,42 @@ func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) 
 			}
 			total += n
 		}
-		more = total > 0
+		n, err := t.trimScheduled()
+		if err != nil {
+			return err
+		}
+		more = total+n > 0
 		return nil
 	})
 	return more, err
+}
+
+// trimScheduled removes the oldest runs of pipelines that schedules have made
+// too many of. Those that have not ended stay, and those that a lock or what is
+// live names.
+func (t *tx) trimScheduled() (total int64, err error) {
+	var names []string
+	err = t.each(func(rows *sql.Rows) error {
+		var name string
+		err := rows.Scan(&name)
+		names = append(names, name)
+		return err
+	}, `SELECT pipeline FROM runs WHERE event = 'schedule' GROUP BY pipeline HAVING count(*) > ?`, keepTicks)
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range names {
+		n, err := t.changed(`DELETE FROM runs WHERE id IN (SELECT id FROM runs WHERE event = 'schedule' AND pipeline = ?
+				AND id <= (SELECT id FROM runs WHERE event = 'schedule' AND pipeline = ? ORDER BY id DESC LIMIT 1 OFFSET ?)
+				AND state NOT IN ('queued', 'waiting', 'running')
+				AND id NOT IN (SELECT run FROM locks) AND id NOT IN (SELECT run FROM live) ORDER BY id LIMIT ?)`,
+			name, name, keepTicks, trimRuns)
+		if err != nil {
+			return total, err
+		}
+		total += n
+	}
+	return total, nil
 }
 
 // trimDeliveries removes deliveries older than a moment, and what they were

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"modernc.org/sqlite"
+
+	"deployhook/internal/deploy"
 )
 
 // batch is how many writes share a transaction, and so an fsync.
@@ -22,6 +24,7 @@ type writer struct {
 	queue   chan *write
 	done    chan struct{}
 	notify  func()
+	follow  *atomic.Pointer[func(*deploy.Run) []deploy.NewRun]
 	order   int64             // the last accept number; only the writer's goroutine uses it
 	held    map[string]string // by pipeline: the sentence of its hold by hand; nil = read it again
 	written chan struct{}     // has one when something was committed
@@ -48,12 +51,12 @@ type tx struct {
 
 var errClosed = errors.New("the database is closed")
 
-func newWriter(ctx context.Context, db *sql.DB, notify func()) (*writer, error) {
+func newWriter(ctx context.Context, db *sql.DB, notify func(), follow *atomic.Pointer[func(*deploy.Run) []deploy.NewRun]) (*writer, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{session: newSession(conn), db: db, queue: make(chan *write, batch), done: make(chan struct{}), notify: notify, written: make(chan struct{}, 1)}
+	w := &writer{session: newSession(conn), db: db, queue: make(chan *write, batch), done: make(chan struct{}), notify: notify, follow: follow, written: make(chan struct{}, 1)}
 	go w.run()
 	return w, nil
 }

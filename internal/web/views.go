@@ -16,6 +16,7 @@ type Run struct {
 	Cause      *string    `json:"cause"`
 	Error      *string    `json:"error"`
 	Event      string     `json:"event"`
+	Why        *string    `json:"why"` // what brought it about, where no delivery says so
 	Ref        *string    `json:"ref"`
 	Commit     *string    `json:"commit"`
 	Actor      *string    `json:"actor"`
@@ -114,7 +115,7 @@ func optTime(t time.Time) *time.Time {
 
 func runView(r *deploy.Run) Run {
 	v := Run{
-		ID: r.ID, Pipeline: r.Pipeline, State: string(r.State), Cause: opt(r.Cause), Error: opt(r.Error), Event: string(r.Event),
+		ID: r.ID, Pipeline: r.Pipeline, State: string(r.State), Cause: opt(r.Cause), Error: opt(r.Error), Event: string(r.Event), Why: opt(r.Why),
 		Ref: opt(r.Ref), Commit: opt(r.Commit), Actor: opt(r.Actor), Message: opt(r.Message), RetryOf: optID(r.RetryOf),
 		WaitingFor: opt(r.WaitingFor), Config: r.Config, Delivery: optID(r.Delivery),
 		Created: r.Created.UTC(), Started: optTime(r.Started), Ended: optTime(r.Ended), Jobs: []Job{},

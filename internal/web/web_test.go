@@ -183,7 +183,7 @@ func someRun() *deploy.Run {
 	return r
 }
 
-const someRunJSON = `{"id":7,"pipeline":"shop","state":"failed","cause":null,"error":"job test: step two: exit status 3","event":"push",
+const someRunJSON = `{"id":7,"pipeline":"shop","state":"failed","cause":null,"error":"job test: step two: exit status 3","event":"push","why":null,
 "ref":"refs/heads/main","commit":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","actor":"alice","message":null,"retry_of":null,"waiting_for":null,
 "config":"c0ffee","delivery":null,"created":"2026-04-01T08:15:00Z","started":"2026-04-01T08:15:01Z","ended":"2026-04-01T08:15:02Z","jobs":[
 {"name":"test","state":"failed","cause":null,"error":"step two: exit status 3","attempt":1,"waiting_for":null,"hosts":[{"name":"local","state":"failed",

@@ -42,7 +42,7 @@ func ShiftTimes(t *testing.T, dir string, d time.Duration) {
 	db, conn := openSQLite(t, dir)
 	for table, columns := range map[string][]string{
 		"runs": {"created_ms", "started_ms", "ended_ms"}, "jobs": {"started_ms", "ended_ms"}, "steps": {"started_ms", "ended_ms"},
-		"deliveries": {"received_ms"}, "holds": {"since_ms"}, "live": {"seen_ms"},
+		"deliveries": {"received_ms"}, "holds": {"since_ms"}, "live": {"seen_ms"}, "schedules": {"last_ms"},
 	} {
 		for _, c := range columns {
 			if _, err := conn.ExecContext(t.Context(), "UPDATE "+table+" SET "+c+" = "+c+" + ? WHERE "+c+" > 0", d.Milliseconds()); err != nil {

@@ -36,6 +36,10 @@ type Store interface {
 	SetLive(ctx context.Context, l deploy.Live) error
 	Live(ctx context.Context, host, path string) (*deploy.Live, error)
 	Wake() <-chan struct{}
+	Clocks(ctx context.Context, want []deploy.Clock, now time.Time) (clocks, wrong []deploy.Clock, err error)
+	Tick(ctx context.Context, k deploy.Tick, runs []deploy.NewRun) ([]int64, error)
+	Follow(next func(*deploy.Run) []deploy.NewRun)
+	Trim(ctx context.Context, now time.Time) (more bool, err error)
 }
 
 type suite struct {
@@ -72,6 +76,11 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"IllegalMoveIsRefused":                illegal,
 		"RetryKeepsItsPlace":                  retry,
 		"CommitsThatMoveJobsWakeTheEngine":    wake,
+		"TickIsTakenOnce":                     tickOnce,
+		"ScheduledRunsDoNotPileUp":            tickWaits,
+		"ClocksAreThoseOfTheConfig":           clocks,
+		"OldScheduledRunsGo":                  trimScheduled,
+		"SuccessMakesWhatFollowsOnce":         follow,
 	} {
 		t.Run(name, func(t *testing.T) { test(&suite{T: t, s: open(t)}) })
 	}
