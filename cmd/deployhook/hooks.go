@@ -18,10 +18,10 @@ func (a *app) hooksCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "hooks [COMMAND]",
-		Short: "List the hooks: where they are, how they are verified, what they start",
-		Long: "List the hooks of deploy.yaml: the address to enter at the sender, how a delivery\n" +
-			"is verified, who may send, with the age of published lists of networks, and the\n" +
-			"pipelines that listen. The daemon need not run.",
+		Short: "List the hooks: where they are, and who may send",
+		Long: "List the hooks of deploy.yaml: the address to enter at the sender, how a\n" +
+			"delivery is verified, who may send, with the age of published lists of\n" +
+			"networks, and the pipelines that listen. The daemon need not run.",
 		Example: "  deployhook hooks",
 		Args: func(c *cobra.Command, words []string) error {
 			if len(words) > 0 {

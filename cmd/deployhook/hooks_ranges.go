@@ -16,11 +16,12 @@ func (a *app) hooksRangesCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ranges",
 		Short: "Fetch the networks that GitHub sends webhooks from",
-		Long: "Fetch the networks that GitHub publishes as those of its webhooks, for hooks with\n" +
-			"allow: [github], and keep them in the data directory. The daemon takes them within\n" +
-			"a second. They change now and then: run this as the user of the daemon, from a\n" +
-			"timer. Without internet the file ranges.json of another server may be copied.",
-		Example: "  sudo -u deployhook deployhook hooks ranges",
+		Long: "Fetch the networks that GitHub publishes as those of its webhooks, for hooks\n" +
+			"with allow: [github], and keep them in the data directory. The daemon takes\n" +
+			"them within a second. They change now and then: run this as the user of the\n" +
+			"daemon, from a timer. Without internet the file ranges.json of another server\n" +
+			"may be copied.",
+		Example: "  sudo deployhook hooks ranges",
 		Args:    args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := config.Load(config.Find(a.config), nil)

@@ -81,6 +81,11 @@ var shapes = []struct {
 		"pipeline": "", "host": "", "user": "that its jobs run as", "kind": "`branch` or `others`", "dirs": "relative to the workspace", "files": "directories and links among them",
 		"bytes": "", "used": "by a job, the last time",
 	}},
+	{"A hook: `hooks` prints an array", hookView{}, map[string]string{
+		"name": "", "provider": "", "url": "for the sender; a token in it is left out", "verified": "what a delivery must have, each a phrase; all of them are needed",
+		"allow": "networks that may send", "ranges": "published lists that may send too: `{name, networks, fetched}`; `fetched` is null before `hooks ranges`",
+		"pipelines": "that listen to it",
+	}},
 	{"A line of `doctor`, which is an array of them", doctor.Check{}, map[string]string{
 		"name": "what was looked at, as in [doctor](doctor.md); a name may come more than once", "state": "`ok`, `warning` or `failure`", "text": "one sentence",
 		"fix": "what to type, one command a line; may be empty",

@@ -55,7 +55,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": startDaemon, "stop": stopDaemon, "push": push, "post": post, "await": await, "json": jsonIs, "github": startGitHub,
+			"daemon": startDaemon, "stop": stopDaemon, "push": push, "post": post, "await": await, "json": jsonIs, "github": startGitHub, "meta": serveMeta,
 		},
 	})
 }

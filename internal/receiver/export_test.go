@@ -30,3 +30,12 @@ const BodyTime = bodyTime
 
 // Held is how many bytes of bodies are in memory.
 func Held(rc *Receiver) int64 { return rc.memory.held.Load() }
+
+// Parts are the payloads that a delivery is taken apart into.
+func Parts(provider string, payload []byte) [][]byte {
+	list, err := parts(providers[provider], payload)
+	if err != nil {
+		return nil
+	}
+	return list
+}

@@ -94,7 +94,6 @@ func under(prefix string, name text) string {
 
 // gitlabEvent is what is read of a delivery of GitLab.
 type gitlabEvent struct {
-	envelope
 	Project object[struct {
 		WebURL text `json:"web_url"`
 	}] `json:"project"`
