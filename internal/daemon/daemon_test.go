@@ -271,7 +271,14 @@ func (s *site) send(before, after string, change ...func(map[string]any)) answer
 	for _, c := range change {
 		c(p)
 	}
-	body, err := json.Marshal(p)
+	return s.deliver("push", p)
+}
+
+// deliver sends the webhook of an event as GitHub does.
+func (s *site) deliver(event string, payload map[string]any) answer {
+	s.t.Helper()
+	s.n++
+	body, err := json.Marshal(payload)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -282,8 +289,8 @@ func (s *site) send(before, after string, change ...func(map[string]any)) answer
 		s.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-GitHub-Event", "push")
-	req.Header.Set("X-GitHub-Delivery", fmt.Sprint(after, s.n))
+	req.Header.Set("X-GitHub-Event", event)
+	req.Header.Set("X-GitHub-Delivery", fmt.Sprint(event, s.n))
 	req.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {

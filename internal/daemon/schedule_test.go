@@ -245,3 +245,55 @@ func TestWhatFollowsIsThereOnceThroughKills(t *testing.T) {
 	}
 	s.wantLive("text 5")
 }
+
+// A green workflow deploys its very commit; one that is run anew for an old
+// commit does not go back, and what is not green or not ours starts nothing.
+func TestGreenWorkflowDeploysItsCommit(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(strings.Replace(s.config(""), "on: { push: { branches: [main] } }", "on: { workflow_run: { workflows: [CI], branches: [main] } }", 1))
+	green := func(commit string, change ...func(run map[string]any)) answer {
+		run := map[string]any{
+			"name": "CI", "head_sha": commit, "head_branch": "main", "event": "push", "conclusion": "success", "status": "completed", "id": s.n,
+			"head_repository": map[string]any{"full_name": "acme/shop", "html_url": "https://github.com/acme/shop", "fork": false},
+			"repository":      map[string]any{"full_name": "acme/shop", "html_url": "https://github.com/acme/shop"},
+		}
+		for _, c := range change {
+			c(run)
+		}
+		return s.deliver("workflow_run", map[string]any{
+			"action": "completed", "workflow_run": run, "workflow": map[string]any{"name": "CI"},
+			"repository": map[string]any{"full_name": "acme/shop", "html_url": "https://github.com/acme/shop"}, "sender": map[string]any{"login": "alice"},
+		})
+	}
+	one := s.commit("one")
+	s.commit("pushed meanwhile, and not yet green")
+	a := green(one)
+	if a.status != 202 || len(a.Runs) != 1 {
+		t.Fatalf("a green workflow was answered %+v", a)
+	}
+	if r := s.want(a.Runs[0], "succeeded"); text(r.Commit) != one || text(r.Ref) != "refs/heads/main" || r.Event != "workflow_run" {
+		t.Errorf("the run is %+v", r)
+	}
+	s.wantLive("one")
+	two := s.commit("two")
+	s.want(green(two).Runs[0], "succeeded")
+	s.wantLive("two")
+	again := green(one)
+	if r := s.want(again.Runs[0], "canceled"); !strings.Contains(why(r), "already live in") {
+		t.Errorf("a workflow of an old commit: %q", why(r))
+	}
+	for want, change := range map[string]func(map[string]any){
+		"ended with failure":     func(r map[string]any) { r["conclusion"] = "failure" },
+		"ran for a pull request": func(r map[string]any) { r["event"] = "pull_request" },
+		"ran for a commit of another": func(r map[string]any) {
+			r["head_repository"] = map[string]any{"full_name": "eve/shop", "html_url": "https://github.com/eve/shop", "fork": true}
+		},
+		"no pipeline wants workflow CI on b": func(r map[string]any) { r["head_branch"] = "topic" },
+	} {
+		if a := green(two, change); a.status != 200 || len(a.Runs) > 0 || !strings.Contains(a.Message, want) {
+			t.Errorf("answered %+v, want %q", a, want)
+		}
+	}
+	s.wantLive("two")
+}

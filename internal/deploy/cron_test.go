@@ -137,6 +137,7 @@ func TestScheduleNonsenseIsOneSentence(t *testing.T) {
 // In a whole year of a zone that changes its clocks, each time comes once and
 // in order, and every hour as often as hours pass.
 func TestYearHasEachTimeOnce(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		cron string
 		want int
