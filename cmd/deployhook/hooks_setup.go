@@ -186,8 +186,22 @@ func hookFor(c *deploy.Config, identity, name string) (*deploy.Hook, error) {
 }
 
 // eventsFor are the events of GitHub that a repository's pipelines wait for.
-func eventsFor(_ *deploy.Config, _, _ string) []string {
-	return []string{"push"}
+func eventsFor(c *deploy.Config, identity, hook string) []string {
+	release, workflow := false, false
+	for _, p := range c.Pipelines {
+		if p.Repository == identity && (p.Hook == "" || p.Hook == hook) {
+			release = release || p.On.Release
+			workflow = workflow || p.On.Workflow != nil
+		}
+	}
+	events := []string{"push"}
+	if release {
+		events = append(events, "release")
+	}
+	if workflow {
+		events = append(events, "workflow_run")
+	}
+	return events
 }
 
 // secretFor reads a secret of deploy.yaml, or says who can.

@@ -22,7 +22,8 @@ func TestPageHasEveryCheckAndOnlySentencesThatAreSaid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range names {
+	// What keeps an address from answering is said in one place for all.
+	for _, name := range append(names, "../config/reach.go") {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
