@@ -137,7 +137,7 @@ func TestMistakesInNotifyAreOneSentence(t *testing.T) {
 		{"another scheme", notify("{ webhook: ftp://a.example, secret: { file: /k } }"), "notify[0].webhook: a URL that begins with https:// or http:// is wanted here"},
 		{"a login", notify("{ webhook: https://u:secretpath@a.example, secret: { file: /k } }"), "notify[0].webhook: a login does not stand in the URL: write a secret with the whole URL in its place"},
 		{"a port", notify("{ webhook: 'https://a.example:99999', secret: { file: /k } }"), "notify[0].webhook: the port of this URL is not one"},
-		{"no keys", notify("{ webhook: https://a.example, secret: [] }"), "notify[0].secret: the list is empty: a secret is wanted here"},
+		{"no keys", notify("{ webhook: https://a.example, secret: [] }"), "notify[0].secret: a secret, or a list of 1 to 10, is wanted here"},
 		{"a key for a chat", notify("{ slack: { file: /a }, secret: { file: /k } }"), "notify[0].secret: only a webhook is signed: leave the key out"},
 		{"text of a webhook", notify("{ webhook: https://a.example, secret: { file: /k }, text: x }"), "notify[0].text: the body of a webhook is JSON, and has no text: leave the key out"},
 		{"private mail", notify("{ email: { server: 'a:25'" + rest + " }, allow_private: true }"), "notify[0].allow_private: this is for webhook, slack and discord: other kinds may have private addresses"},

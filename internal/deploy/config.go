@@ -49,7 +49,9 @@ func (c *Config) Listening(h *Hook) []string {
 }
 
 // listensToForges says whether events of a repository may start a pipeline.
-func (p *Pipeline) listensToForges() bool { return p.On.Push != nil }
+func (p *Pipeline) listensToForges() bool {
+	return p.On.Push != nil || p.On.Release || p.On.Workflow != nil
+}
 
 // Providers are the kinds of senders.
 var Providers = []string{"github", "gitlab", "gitea", "forgejo", "gogs", "bitbucket", "azure", "generic", "standard", "stripe"}
