@@ -302,6 +302,24 @@ func (f *forge) got(s *site, step, event string) recording {
 	return found
 }
 
+// shows waits until the forge has a status of a commit.
+func (f *forge) shows(s *site, commit, want string) {
+	s.t.Helper()
+	s.until("the commit shows "+want, func() bool {
+		var list []struct {
+			State   string `json:"status"`
+			Context string `json:"context"`
+		}
+		f.api("GET", "/repos/alice/shop/commits/"+commit+"/statuses?sort=recentupdate", nil, &list)
+		for _, st := range list {
+			if st.Context == "deployhook/shop" && st.State == want {
+				return true
+			}
+		}
+		return false
+	})
+}
+
 // started wants a delivery that started one run, and gives the run.
 func (f *forge) started(s *site, step, event string) int64 {
 	f.t.Helper()
@@ -381,6 +399,7 @@ pipelines:
     clone_url: %s/alice/shop.git
     auth: { username: alice, token: { environment: FORGE_TOKEN } }
     on: { push: { branches: [main] } }
+    notify: [ { status: true } ]
     jobs:
       test: { steps: [ { run: "! grep -q bad index.txt" } ] }
       deploy:
@@ -408,6 +427,7 @@ pipelines:
 		t.Errorf("the run of the first push is %+v", run)
 	}
 	s.wantLive("one")
+	f.shows(s, one, "success")
 
 	next := begin("three commits in one push")
 	for _, text := range []string{"two", "three", "four"} {
@@ -422,6 +442,7 @@ pipelines:
 	f.commit("bad")
 	f.git("push", "-q", "origin", "main")
 	s.want(f.started(s, bad, "push"), "failed")
+	f.shows(s, f.git("rev-parse", "HEAD"), "failure")
 	s.wantLive("four")
 
 	forced := begin("a forced push")

@@ -227,9 +227,6 @@ func (p *Path) Close() error {
 	return p.lock.Close()
 }
 
-// Root is the path itself.
-func (p *Path) Root() string { return p.root }
-
 // Dir is the directory of the release that is being prepared; empty = none is.
 func (p *Path) Dir() string {
 	if p.release == "" {
