@@ -59,6 +59,11 @@ func (m *machine) far(reports ...deploy.AgentReport) {
 	m.agents = append(m.agents, reports...)
 }
 
+// told adds somebody who is told of runs.
+func (m *machine) told() {
+	m.config("    jobs:\n", "    notify: [ { name: chat, slack: { credential: github-token } } ]\n    jobs:\n")
+}
+
 // broken is everything that doctor finds: what was broken, which check says
 // so, how badly, and what to type.
 var broken = []struct {
@@ -245,6 +250,25 @@ var broken = []struct {
 	}},
 	{"hosts without a daemon", "hosts", Warning, "not tried: only the daemon can reach them", "", func(m *machine) {
 		m.far()
+		m.down = true
+	}},
+	{"a target that does not answer", "notify", Warning, "shop/chat does not take what it is told: 2 notifications wait, the first since 2026-11-29 03:00 UTC; the last answer: it answered 500",
+		"deployhook notifications 7", func(m *machine) {
+			m.told()
+			at := time.Date(2026, 11, 29, 3, 0, 0, 0, time.UTC)
+			m.untold = []deploy.Notification{
+				{ID: 8, Target: "shop/chat", State: deploy.Waiting, Created: at.Add(2 * time.Hour)}, // not its turn yet
+				{ID: 7, Target: "shop/chat", State: deploy.Waiting, Attempts: 1, Error: "it answered 500", Created: at.Add(time.Hour)},
+				{ID: 6, Target: "shop/chat", State: deploy.Waiting, Attempts: 4, Error: "it does not answer", Created: at},
+			}
+		}},
+	{"a target that was given up", "notify", Warning, "shop/chat was not told of 1 change, and is tried no more; the last answer: it answered 410",
+		"deployhook notifications --failed --target shop/chat\ndeployhook notifications resend 7", func(m *machine) {
+			m.told()
+			m.untold = []deploy.Notification{{ID: 7, Target: "shop/chat", State: deploy.Failed, Attempts: 1, Error: "it answered 410"}}
+		}},
+	{"targets without a daemon", "notify", Warning, "not looked at: only the daemon knows what waits", "", func(m *machine) {
+		m.told()
 		m.down = true
 	}},
 	{"agents without a daemon", "agents", Warning, "not tried", "", func(m *machine) { m.down = true }},

@@ -104,6 +104,7 @@ var all = []struct {
 	{"url", (*exam).checkURL},
 	{"github", (*exam).checkGitHub},
 	{"proxy", (*exam).checkProxy},
+	{"notify", (*exam).checkNotify},
 }
 
 // Names are the names of all checks, in their order.

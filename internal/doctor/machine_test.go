@@ -38,6 +38,7 @@ type machine struct {
 	owners   map[string][2]int // by file name
 	report   deploy.DaemonReport
 	agents   []deploy.AgentReport
+	untold   []deploy.Notification
 	down     bool // the daemon does not run
 	shut     bool // deploy.yaml is root's alone
 	missing  bool // there is no deploy.yaml
@@ -350,6 +351,10 @@ func (m *machine) look() []Check {
 		defer m.serve(socket)()
 	}
 	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/repos/") {
+			http.NotFound(w, r) // it came for who had this port before
+			return
+		}
 		if r.Header.Get("Authorization") != "Bearer ghp_0123456789abcdef" {
 			m.t.Errorf("GitHub gets %q", r.Header.Get("Authorization"))
 		}
@@ -384,9 +389,25 @@ func (m *machine) serve(socket string) (stop func()) {
 	s := web.NewServer(web.Options{
 		Report: func() deploy.DaemonReport { return m.report },
 		Agents: func(context.Context) []deploy.AgentReport { return m.agents },
+		Outbox: untold{m: m},
 		Log:    slog.New(slog.DiscardHandler),
 	})
 	var served sync.WaitGroup
 	served.Go(func() { _ = s.Serve(l) })
 	return func() { s.Close(); served.Wait() }
+}
+
+// untold is the outbox of a machine.
+type untold struct {
+	web.Outbox
+	m *machine
+}
+
+func (u untold) Notifications(_ context.Context, f deploy.NotificationFilter) (list []deploy.Notification, err error) {
+	for _, n := range u.m.untold {
+		if n.State == f.State {
+			list = append(list, n)
+		}
+	}
+	return list, nil
 }

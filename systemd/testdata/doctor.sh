@@ -58,7 +58,7 @@ took=$((($(date +%s%N) - began) / 1000000))
 [ "$took" -lt 20000 ] || fail "doctor took $took ms"
 # The lab's machine has no clock of its own and little else to say.
 grep '^warning' healthy | grep -v -e ' clock ' -e ' memory ' -e ' data ' -e ' release ' && fail "a healthy installation is warned of this"
-for name in config secrets modes users units daemon sockets agents sudo repository port url github proxy; do
+for name in config secrets modes users units daemon sockets agents sudo repository port url github proxy notify; do
 	grep -q "^ok  *$name " healthy || fail "$name is not ok"
 done
 ok "a healthy installation has no failure ($took ms)"
