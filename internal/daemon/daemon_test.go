@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -115,12 +114,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site{t: t, dir: dir, addr: l.Addr().String(), client: web.Dial(filepath.Join(dir, "sock"))}
-	l.Close()
+	s := &site{t: t, dir: dir, addr: free(t), client: web.Dial(filepath.Join(dir, "sock"))}
 	s.git("init", "-q", "-b", "main", s.repo())
 	t.Cleanup(s.stop)
 	return s
@@ -185,10 +179,12 @@ func (s *site) start(config string, env ...string) {
 	go func(cmd *exec.Cmd, exited chan struct{}) { _ = cmd.Wait(); close(exited) }(s.cmd, s.exited)
 	s.until("the daemon is ready", func() bool {
 		res, err := http.Get("http://" + s.addr + "/readyz")
-		if err == nil {
-			res.Body.Close()
+		if err != nil {
+			return false
 		}
-		return err == nil && res.StatusCode == http.StatusOK
+		res.Body.Close()
+		d, err := s.client.Daemon(s.t.Context())
+		return res.StatusCode == http.StatusOK && err == nil && d.PID == s.cmd.Process.Pid
 	})
 }
 

@@ -73,13 +73,9 @@ func newForge(t *testing.T) *forge {
 			t.Fatalf("copying the forge: %v\n%s", err, out)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
-	f := &forge{t: t, url: "http://127.0.0.1:" + port, password: "a-password-of-alice", work: filepath.Join(dir, "work")}
+	address := free(t)
+	_, port, _ := net.SplitHostPort(address)
+	f := &forge{t: t, url: "http://" + address, password: "a-password-of-alice", work: filepath.Join(dir, "work")}
 	home := filepath.Join(dir, "home")
 	if err := os.Mkdir(home, 0o700); err != nil {
 		t.Fatal(err)

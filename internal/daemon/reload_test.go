@@ -85,7 +85,7 @@ func TestReloadSaysAllThatIsWrongAndKeepsTheOld(t *testing.T) {
 		"":                       "deploy.yaml: the file is empty",
 		"\x7fELF\x00":            "deploy.yaml: this is not a text file in UTF-8",
 		"hooks:\n\tgithub: {}\n": "deploy.yaml:2:1: a tab indents this line",
-		"hoks: 1\nnotify: []\nserver: { workers: 0 }\n":                                                    "deploy.yaml:1:1: hoks: unknown key; did you mean \"hooks\"?\ndeploy.yaml:2:1: notify: not available in this version\ndeploy.yaml:3:20: server.workers: a whole number from 1 to 1000",
+		"hoks: 1\nenvironments: {}\nserver: { workers: 0 }\n":                                              "deploy.yaml:1:1: hoks: unknown key; did you mean \"hooks\"?\ndeploy.yaml:2:1: environments: not available in this version\ndeploy.yaml:3:20: server.workers: a whole number from 1 to 1000",
 		strings.Replace(s.config(""), "environment: TEST_SECRET } }\n", "environment: NOT_THERE } }\n", 1): "deploy.yaml:4:41: hooks.github.secret: there is no variable NOT_THERE",
 	} {
 		s.write("deploy.yaml", text)

@@ -69,7 +69,7 @@ type Outbox struct {
 	sending int
 	risky   int                // of these, to targets that are not proven
 	bad     int                // of these, to targets that have failed
-	results chan result        // never full: as large as there are slots
+	results chan *result       // never full: as large as there are slots
 	ends    []deploy.NotifyEnd // to be written down
 	sends   sync.WaitGroup
 
@@ -105,7 +105,7 @@ type result struct {
 
 // New makes an outbox. Nothing is sent before [Outbox.Run].
 func New(o Options) *Outbox {
-	b := &Outbox{o: o, senders: map[deploy.NotifyKind]Sender{}, targets: map[string]*target{}, results: make(chan result, slots), known: map[int64]*deploy.Telling{}}
+	b := &Outbox{o: o, senders: map[deploy.NotifyKind]Sender{}, targets: map[string]*target{}, results: make(chan *result, slots), known: map[int64]*deploy.Telling{}}
 	for kind, sender := range Senders {
 		b.senders[kind] = sender(Deps{Client: o.Client, Secret: o.Secret, Log: o.Log})
 	}
@@ -305,7 +305,7 @@ func (b *Outbox) start(ctx context.Context, now time.Time) {
 			if r.bad {
 				b.bad++
 			}
-			b.sends.Go(func() { b.send(ctx, &r); b.results <- r })
+			b.sends.Go(func() { b.send(ctx, &r); b.results <- &r })
 			progress = true
 		}
 	}
@@ -393,7 +393,7 @@ func (b *Outbox) telling(ctx context.Context, event int64) (*deploy.Telling, err
 }
 
 // done takes what came of a try.
-func (b *Outbox) done(r result) {
+func (b *Outbox) done(r *result) {
 	r.t.sending--
 	b.sending--
 	if r.risky {
@@ -438,7 +438,7 @@ func (b *Outbox) done(r result) {
 		if !r.answer.Permanent {
 			r.t.circuit.failed(now, r.answer.RetryAfter)
 		}
-		b.again(&end, &r, now)
+		b.again(&end, r, now)
 		if r.t.circuit.rests(now) {
 			b.release(r.t)
 		}

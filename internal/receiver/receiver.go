@@ -117,12 +117,12 @@ func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		status, a = rc.refusal(w, r, err)
 	} else {
-		message := "delivery accepted"
+		took := time.Since(began).Round(time.Microsecond)
 		if a.Delivery == 0 {
-			message = "test of a hook accepted"
+			rc.o.Log.Info("test of a hook accepted", "hook", hookName(r), "status", status, "from", rc.address(r), "took", took)
+		} else {
+			rc.o.Log.Info("delivery accepted", "delivery", a.Delivery, "hook", hookName(r), "status", status, "runs", a.Runs, "from", rc.address(r), "took", took)
 		}
-		rc.o.Log.Info(message, "delivery", a.Delivery, "hook", hookName(r), "status", status, "runs", a.Runs,
-			"from", rc.address(r), "took", time.Since(began).Round(time.Microsecond))
 	}
 	if a.Runs == nil {
 		a.Runs = []int64{}
