@@ -951,8 +951,10 @@ func TestOutputOfEveryKindIsKept(t *testing.T) {
 		t.Errorf("the log has the ends %q, %v", last, err)
 	}
 	t.Logf("agent and daemon took %v kB", sizes)
-	if len(sizes) != 2 || !raced && (sizes[0] > 30_000 || sizes[1] > 60_000) {
-		t.Errorf("agent and daemon took %v kB, want 30,000 and 60,000 at most", sizes)
+	// The daemon is this test's program, which is half as large again as
+	// deployhook: go run ./bench output measures that one.
+	if len(sizes) != 2 || !raced && (sizes[0] > 30_000 || sizes[1] > 66_000) {
+		t.Errorf("agent and daemon took %v kB, want 30,000 and 66,000 at most", sizes)
 	}
 }
 
