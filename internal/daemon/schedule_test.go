@@ -248,6 +248,38 @@ func TestWhatFollowsIsThereOnceThroughKills(t *testing.T) {
 
 // A green workflow deploys its very commit; one that is run anew for an old
 // commit does not go back, and what is not green or not ours starts nothing.
+func TestPublishedReleaseDeploysItsTag(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start(strings.Replace(s.config(""), "on: { push: { branches: [main] } }", "on: { release: {} }", 1))
+	one := s.commit("one")
+	s.git("-C", s.repo(), "tag", "-a", "-m", "the first", "v1")
+	s.commit("two, which is in no release")
+	release := func(action string, draft bool) answer {
+		return s.deliver("release", map[string]any{
+			"action": action, "release": map[string]any{"id": s.n, "tag_name": "v1", "target_commitish": "main", "draft": draft, "prerelease": false},
+			"repository": map[string]any{"full_name": "acme/shop", "html_url": "https://github.com/acme/shop"}, "sender": map[string]any{"login": "alice"},
+		})
+	}
+	for _, none := range []struct {
+		action string
+		draft  bool
+		want   string
+	}{{"created", false, "only one that is published starts something"}, {"published", true, "is a draft"}} {
+		if a := release(none.action, none.draft); a.status != 200 || len(a.Runs) > 0 || !strings.Contains(a.Message, none.want) {
+			t.Errorf("a release that is %s is answered %+v", none.action, a)
+		}
+	}
+	a := release("published", false)
+	if a.status != 202 || len(a.Runs) != 1 {
+		t.Fatalf("a published release is answered %+v", a)
+	}
+	if r := s.want(a.Runs[0], "succeeded"); text(r.Commit) != one || text(r.Ref) != "refs/tags/v1" || r.Event != "release" {
+		t.Errorf("the run is %+v", r)
+	}
+	s.wantLive("one")
+}
+
 func TestGreenWorkflowDeploysItsCommit(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
