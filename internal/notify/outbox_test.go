@@ -134,6 +134,23 @@ func TestTargetsThatDoNotAnswerDelayNoOther(t *testing.T) {
 	}
 }
 
+func TestThousandTargetsGetTheirs(t *testing.T) {
+	t.Parallel()
+	o := newOutbox(t, func(http.ResponseWriter, *http.Request) {})
+	all := o.targets("t", 1000)
+	o.add(all...)
+	o.add(all...)
+	o.until("each has both events", func() bool {
+		n := 0
+		for _, list := range o.got {
+			if len(list) == 2 && list[0] != list[1] {
+				n++
+			}
+		}
+		return n == len(all)
+	})
+}
+
 func TestTargetThatFailsRestsAndCostsNothing(t *testing.T) {
 	t.Parallel()
 	o := newOutbox(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
