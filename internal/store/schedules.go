@@ -17,9 +17,10 @@ const waitingMost = 100
 // decided. One that is new begins now, so that nothing of its past is missed;
 // what the config does not have any more is forgotten. Last times that
 // [deploy.SetRight] finds wrong are written anew.
-func (s *Store) Clocks(ctx context.Context, want []deploy.Clock, now time.Time) (clocks, wrong []deploy.Clock, err error) {
+func (s *Store) Clocks(ctx context.Context, want []deploy.Clock, now time.Time) (all, set []deploy.Clock, err error) {
+	var clocks, wrong []deploy.Clock
 	err = s.write(ctx, func(t *tx) error {
-		clocks = clocks[:0:0]
+		clocks = nil
 		have := map[deploy.Clock]time.Time{}
 		err := t.each(func(rows *sql.Rows) error {
 			var c deploy.Clock

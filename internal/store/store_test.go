@@ -325,3 +325,16 @@ func FuzzLinesOfLogs(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) { store.DecodeLines(b) })
 }
+
+// Who gives up while the writer is at it gets the error alone: what the writer
+// still finds is nobody's.
+func TestCallersThatGiveUpShareNothingWithTheWriter(t *testing.T) {
+	s := mustOpen(t, t.TempDir())
+	now := time.Now()
+	for i := range 300 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*5*time.Microsecond) // at another moment each time
+		_, _ = s.Trim(ctx, now)
+		_, _, _ = s.Clocks(ctx, []deploy.Clock{{Pipeline: "p", Schedule: "0 0 * * *"}}, now)
+		cancel()
+	}
+}

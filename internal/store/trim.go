@@ -24,6 +24,7 @@ const (
 // themselves. It does a little at a time, so that nothing waits for it, and
 // says whether there is more to do.
 func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) {
+	var some bool
 	err = s.write(ctx, func(t *tx) error {
 		total, err := t.trimDeliveries(ms(now.Add(-keepHashes)))
 		if err != nil {
@@ -51,14 +52,14 @@ func (s *Store) Trim(ctx context.Context, now time.Time) (more bool, err error) 
 		if err != nil {
 			return err
 		}
-		more = total+n > 0
+		some = total+n > 0
 		return nil
 	})
 	if err != nil {
-		return more, err
+		return false, err // the writer may still be at it
 	}
 	left, err := s.trimNotifications(ctx, now)
-	return more || left, err
+	return some || left, err
 }
 
 // trimScheduled removes the oldest runs of pipelines that schedules have made
