@@ -62,7 +62,7 @@ func TestFailedRunIsToldToChatsAndForge(t *testing.T) {
         secrets: { KEY: { file: "` + file("key", "hidden-in-the-log") + `" } }
         steps: [ { name: migrate, run: "echo \"last words, $KEY <b>\"; exit 3" } ]
 `
-	s.start(s.config(jobs) + `    notify:
+	s.start(strings.Replace(s.config(jobs), "shutdown_grace", "url: https://ci.example.com, shutdown_grace", 1) + `    notify:
       - slack: { file: "` + file("slack", v.URL+"/chat-secretpath") + `" }
         allow_private: true
       - telegram: { token: { file: "` + file("bot", "1:secretbot") + `" }, chat: "-100", server: "` + v.URL + `" }
@@ -90,6 +90,7 @@ func TestFailedRunIsToldToChatsAndForge(t *testing.T) {
 	for _, want := range []string{
 		fmt.Sprintf(`{"text":"shop: run %d failed","blocks":[`, id), "commit " + s.last[:7], "\\njob deploy on local: step migrate: exit status 3\"",
 		"```\\nlast words, *** &lt;b&gt;\\n", "`deployhook rollback shop`", fmt.Sprintf("`deployhook logs %d --job ", id), fmt.Sprintf("`deployhook retry %d`", id),
+		fmt.Sprintf("https://ci.example.com/runs/%d", id),
 	} {
 		if !strings.Contains(chat, want) {
 			t.Errorf("the chat is not told %q:\n%s", want, chat)
@@ -98,7 +99,7 @@ func TestFailedRunIsToldToChatsAndForge(t *testing.T) {
 	if got := v.at(bot); !strings.Contains(got, `"chat_id":"-100","text":"shop failed: `) || !strings.Contains(got, "&lt;main&gt;") {
 		t.Errorf("through the bot came\n%s", got)
 	}
-	if got := statuses(); !strings.HasPrefix(got, `{"context":"deployhook/shop",`) || !strings.HasSuffix(got, `,"state":"failure"}`) {
+	if got := statuses(); !strings.HasPrefix(got, `{"context":"deployhook/shop",`) || !strings.HasSuffix(got, fmt.Sprintf(`,"state":"failure","target_url":"https://ci.example.com/runs/%d"}`, id)) {
 		t.Errorf("the forge was told\n%s", got)
 	}
 	if log := s.log.String(); strings.Contains(log, "secretpath") || strings.Contains(log, "secretbot") || strings.Contains(log, "secretforge") {

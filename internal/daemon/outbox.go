@@ -117,6 +117,7 @@ func (d *daemon) fill(ctx context.Context, m *notify.Message) error {
 	}
 	m.Run = run
 	m.Command = fmt.Sprintf("deployhook run %d", run.ID)
+	m.URL = deploy.RunURL(d.file.Load().Server.URL, run.ID)
 	d.failing(ctx, m)
 	if m.Spec.Text == nil {
 		return nil

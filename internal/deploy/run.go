@@ -1,6 +1,10 @@
 package deploy
 
-import "time"
+import (
+	"strconv"
+	"strings"
+	"time"
+)
 
 // NewRun is a run as [Plan], a command or a retry asks for it; the store gives
 // it its number.
@@ -27,6 +31,15 @@ type NewRun struct {
 	Pops       bool   // of a rollback: takes the top off the stack; false with --to
 	Once       *Once  // of a request with an Idempotency-Key: the run that it made before counts; nil = none
 	Jobs       []NewJob
+}
+
+// RunURL is where people find a run: server.url and its number; empty without
+// server.url.
+func RunURL(server string, run int64) string {
+	if server == "" {
+		return ""
+	}
+	return strings.TrimSuffix(server, "/") + "/runs/" + strconv.FormatInt(run, 10)
 }
 
 // NewJob is a job of a [NewRun].

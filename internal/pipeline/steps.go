@@ -379,10 +379,6 @@ func (p *jobPart) facts(step string) []string {
 		}
 	}
 	add("ENVIRONMENT", "") // jobs have none in this version
-	url := ""
-	if p.engine.URL != "" {
-		url = strings.TrimSuffix(p.engine.URL, "/") + "/runs/" + strconv.FormatInt(r.ID, 10)
-	}
-	add("RUN_URL", url)
+	add("RUN_URL", deploy.RunURL(p.engine.URL, r.ID))
 	return env
 }
