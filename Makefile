@@ -54,8 +54,8 @@ bench: tools ## figures next to adnanh/webhook, as a table
 	@./bench/tools
 	@go run ./bench
 
-bench-notify: ## figures of notifications and of the application's events, as a table: six minutes
-	@go run ./bench/notify
+bench-notify: ## figures of notifications and of the application's events, as a table: ten minutes
+	@go run ./bench events direct sick kills
 
 # Not made anew by root, whose PATH may have no Go, when make build has made it.
 install: ## binary, units and users, below DESTDIR

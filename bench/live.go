@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -231,25 +229,12 @@ func (b *bench) scripted(name string, o *origin, sync string) (*site, func(), er
 	if err := os.WriteFile(script, fmt.Appendf(nil, theirScript, dir, o.url, sync), 0o755); err != nil {
 		return nil, nil, err
 	}
-	hooks, err := json.Marshal([]any{map[string]any{
+	p, err := startWebhook(dir, map[string]any{
 		"id": "github", "execute-command": script,
 		"trigger-rule":              map[string]any{"match": map[string]any{"type": "payload-hmac-sha256", "secret": secret, "parameter": map[string]any{"source": "header", "name": "X-Hub-Signature-256"}}},
 		"pass-arguments-to-command": []any{map[string]any{"source": "payload", "name": "after"}},
-	}})
+	})
 	if err != nil {
-		return nil, nil, err
-	}
-	file := filepath.Join(dir, "hooks.json")
-	if err := os.WriteFile(file, hooks, 0o644); err != nil {
-		return nil, nil, err
-	}
-	addr, err := freeAddress()
-	if err != nil {
-		return nil, nil, err
-	}
-	host, port, _ := net.SplitHostPort(addr)
-	p := &process{addr: addr, cmd: exec.Command("webhook", "-hooks", file, "-ip", host, "-port", port)}
-	if err := p.start("/"); err != nil {
 		return nil, nil, err
 	}
 	return &site{p, []string{filepath.Join(dir, "current/version")}, "github", nil}, p.end, nil

@@ -2,7 +2,8 @@
 // webhook) in one run, and prints a table. adnanh/webhook verifies the same
 // signature and runs /bin/true; it stores nothing. deployhook has everything on
 // disk before it answers. With the words sizes, accepts, starts, output, live,
-// fleets or git it measures only these.
+// fleets, git or year it measures only these, and with events, direct, sick or
+// kills notifications.
 package main
 
 import (
@@ -81,17 +82,17 @@ func run() error {
 			return fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 		}
 	}
-	if _, err := exec.LookPath("webhook"); err != nil {
-		return errors.New("adnanh/webhook is missing: apt-get install webhook")
-	}
 	for _, part := range []struct {
 		name    string
 		measure func() error
+		apart   bool // only when it is named: with the others it would be an hour
 	}{
-		{"sizes", b.sizes}, {"accepts", b.accepts}, {"starts", b.starts}, {"output", b.output}, {"live", b.live},
-		{"fleets", b.fleets}, {"git", b.git}, {"year", b.year},
+		{"sizes", b.sizes, false}, {"accepts", b.accepts, false}, {"starts", b.starts, false}, {"output", b.output, false}, {"live", b.live, false},
+		{"fleets", b.fleets, false}, {"git", b.git, false}, {"year", b.year, false},
+		{"events", b.events, true}, {"direct", b.direct, true}, {"sick", b.sick, true}, {"kills", b.kills, true},
 	} {
-		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], part.name) {
+		named := slices.Contains(os.Args[1:], part.name)
+		if !named && (part.apart || len(os.Args) > 1) {
 			continue
 		}
 		if err := part.measure(); err != nil {
@@ -252,7 +253,7 @@ func (b *bench) serve(name, addr, config string) (*process, error) {
 	return p, p.start("/readyz")
 }
 
-// hold makes the pipeline's runs wait, so that accepting alone is measured.
+// command runs the command line with the file of a daemon of this run.
 func (b *bench) command(name string, args ...string) ([]byte, error) {
 	cmd := exec.Command(b.binary, append(args, "--config", filepath.Join(b.dir, name, "deploy.yaml"))...)
 	return cmd.Output()
@@ -260,23 +261,31 @@ func (b *bench) command(name string, args ...string) ([]byte, error) {
 
 // webhook starts adnanh/webhook with hooks for what is measured.
 func (b *bench) webhook() (*process, error) {
+	sign := map[string]any{"match": map[string]any{"type": "payload-hmac-sha256", "secret": secret, "parameter": map[string]any{"source": "header", "name": "X-Hub-Signature-256"}}}
+	token := map[string]any{"match": map[string]any{"type": "value", "value": secret, "parameter": map[string]any{"source": "url", "name": "token"}}}
+	return startWebhook(b.dir,
+		map[string]any{"id": "github", "execute-command": "/bin/true", "trigger-rule": sign},
+		map[string]any{"id": "start", "execute-command": b.self, "trigger-rule": token,
+			"pass-arguments-to-command": []any{map[string]any{"source": "string", "name": "started"}, map[string]any{"source": "string", "name": b.dir + "/started.sock"}}},
+	)
+}
+
+// startWebhook starts adnanh/webhook, whose file of hooks goes into a directory.
+func startWebhook(dir string, hooks ...any) (*process, error) {
+	if _, err := exec.LookPath("webhook"); err != nil {
+		return nil, errors.New("adnanh/webhook is missing: apt-get install webhook")
+	}
+	text, err := json.Marshal(hooks)
+	if err != nil {
+		return nil, err
+	}
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
 	host, port, _ := net.SplitHostPort(addr)
-	sign := map[string]any{"match": map[string]any{"type": "payload-hmac-sha256", "secret": secret, "parameter": map[string]any{"source": "header", "name": "X-Hub-Signature-256"}}}
-	token := map[string]any{"match": map[string]any{"type": "value", "value": secret, "parameter": map[string]any{"source": "url", "name": "token"}}}
-	hooks, err := json.Marshal([]any{
-		map[string]any{"id": "github", "execute-command": "/bin/true", "trigger-rule": sign},
-		map[string]any{"id": "start", "execute-command": b.self, "trigger-rule": token,
-			"pass-arguments-to-command": []any{map[string]any{"source": "string", "name": "started"}, map[string]any{"source": "string", "name": b.dir + "/started.sock"}}},
-	})
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(b.dir, "hooks.json")
-	if err := os.WriteFile(file, hooks, 0o644); err != nil {
+	file := filepath.Join(dir, "hooks.json")
+	if err := os.WriteFile(file, text, 0o644); err != nil {
 		return nil, err
 	}
 	p := &process{addr: addr, cmd: exec.Command("webhook", "-hooks", file, "-ip", host, "-port", port)}

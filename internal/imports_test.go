@@ -42,7 +42,6 @@ var may = map[string][]string{
 	"demo":                     {},
 	"examples/course-platform": {},
 	"bench":                    {"internal/git", "internal/deploy"},
-	"bench/notify":             {},
 	"internal":                 {},
 	"packaging":                {},
 	"systemd":                  {},

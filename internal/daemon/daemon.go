@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"reflect"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,7 +41,6 @@ const (
 	idleTime   = 2 * time.Minute
 	headerMost = 64 << 10
 	trimEvery  = time.Hour
-	settled    = 5 * time.Second // after the start
 	stuckAfter = 2 * time.Minute // without a pass of the engine the watchdog gets nothing
 )
 
@@ -277,11 +275,6 @@ func (d *daemon) serve(ctx context.Context, f *config.File, public, control net.
 		d.log.Warn("steps run as the daemon's own user and can read what it can, its secrets included", "user", userName())
 	}
 	d.notify(systemd.SdNotifyReady + "\n" + d.status())
-	// What the start needed is given back: a daemon that has nothing to do would
-	// keep it until it has.
-	tidy := time.AfterFunc(settled, debug.FreeOSMemory)
-	defer tidy.Stop()
-
 	var err error
 	select {
 	case <-ctx.Done():

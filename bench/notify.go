@@ -1,10 +1,6 @@
-// Command notify measures the outbox in one run and prints a table: what sick
-// targets cost the others, what sending costs accepts, how fast events of the
-// application are taken, and what is left of them after kill -9.
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,78 +8,27 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
-// What is measured.
+// The rows of notifications: what sick targets cost the others, what sending
+// costs accepts, how fast events of the application are taken, and what is left
+// of them after kill -9.
+
 const (
-	secret    = "a-secret-for-the-bench-0123456789"
 	targets   = 50
 	timingOut = 5
 	failing   = 5
-	events    = 2000 // to each target: 100,000 notifications
+	perTarget = 2000 // events: 100,000 notifications
 	kills     = 10
 	paced     = 20 * time.Millisecond // between two accepts whose time is taken
 	patience  = 10 * time.Minute
 )
-
-func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
-
-type bench struct {
-	dir, binary string
-	rows        [][]string
-}
-
-func run() error {
-	dir, err := os.MkdirTemp("", "dhnotify")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	b := &bench{dir: dir, binary: filepath.Join(dir, "deployhook")}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.binary, "./cmd/deployhook")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building deployhook: %w\n%s", err, out)
-	}
-	for _, part := range []struct {
-		name    string
-		measure func() error
-	}{{"events", b.events}, {"direct", b.direct}, {"sick", b.sick}, {"kills", b.kills}} {
-		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], part.name) {
-			continue
-		}
-		if err := part.measure(); err != nil {
-			return fmt.Errorf("measuring %s: %w", part.name, err)
-		}
-	}
-	fmt.Printf("\n%s, %d cores, %s, %s\n\n", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), runtime.GOARCH)
-	fmt.Println("| what | measured | bound |")
-	fmt.Println("|---|---|---|")
-	for _, r := range b.rows {
-		fmt.Printf("| %s |\n", strings.Join(r, " | "))
-	}
-	return nil
-}
-
-func (b *bench) row(cells ...string) {
-	b.rows = append(b.rows, cells)
-	fmt.Fprintln(os.Stderr, strings.Join(cells, "  "))
-}
 
 // receiver takes webhooks; what comes to /sick/… is not answered, or with 500.
 type receiver struct {
@@ -174,17 +119,17 @@ func (r *receiver) remember(path, id string, body []byte) {
 	}
 }
 
-// daemon is deployhook under measurement.
-type daemon struct {
-	cmd              *exec.Cmd
-	dir, addr, token string
-	client           *http.Client
+// teller is a daemon that tells a receiver.
+type teller struct {
+	*process
+	name, config, token string
+	client              *http.Client
 }
 
-// config has a target for each path, and a pipeline that tells them all.
-func config(dir, addr, url string, paths []string, notify bool) string {
+// tellerConfig has a target for each path, and a pipeline that tells them all.
+func tellerConfig(dir, addr, url string, paths []string, notify bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "server: { listen: %q, data: data, socket: sock, log: { level: error } }\n", addr)
+	fmt.Fprintf(&b, "server: { listen: %q, data: %s/data, socket: %s/sock, log: { level: error } }\n", addr, dir, dir)
 	b.WriteString("hooks: { in: { provider: generic, token: { environment: BENCH_SECRET } } }\npipelines:\n  tell:\n    on: { hook: { name: in, if: \"payload.run == true\" } }\n")
 	b.WriteString("    concurrency: { queue: all }\n    jobs: { go: { steps: [ { run: \"true\" } ] } }\n")
 	if notify {
@@ -200,64 +145,34 @@ func config(dir, addr, url string, paths []string, notify bool) string {
 	return b.String()
 }
 
-func (b *bench) start(url string, paths []string, notify bool) (*daemon, error) {
-	dir, err := os.MkdirTemp(b.dir, "d")
+// teller starts a daemon that tells the receiver at url.
+func (b *bench) teller(name, url string, paths []string, notify bool) (*teller, error) {
+	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	t := &teller{
+		name: name, config: tellerConfig(filepath.Join(b.dir, name), addr, url, paths, notify),
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}},
+	}
+	if t.process, err = b.serve(name, addr, t.config); err != nil {
+		return nil, err
+	}
+	out, err := b.command(name, "token", "create", "bench", "--action", "events", "--json")
 	if err != nil {
-		return nil, err
-	}
-	d := &daemon{dir: dir, addr: l.Addr().String(), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}}}
-	l.Close()
-	if err := os.WriteFile(filepath.Join(dir, "deploy.yaml"), []byte(config(dir, d.addr, url, paths, notify)), 0o600); err != nil {
-		return nil, err
-	}
-	if err := d.serve(b.binary); err != nil {
-		return nil, err
-	}
-	create := exec.Command(b.binary, "token", "create", "bench", "--action", "events", "--json")
-	create.Dir = dir
-	out, err := create.Output()
-	if err != nil {
+		t.end()
 		return nil, fmt.Errorf("making a token: %w", err)
 	}
-	var t struct{ Value string }
-	if err := json.Unmarshal(out, &t); err != nil {
+	var made struct{ Value string }
+	if err := json.Unmarshal(out, &made); err != nil {
+		t.end()
 		return nil, err
 	}
-	d.token = t.Value
-	return d, nil
+	t.token = made.Value
+	return t, nil
 }
 
-// serve starts the process and waits until it answers.
-func (d *daemon) serve(binary string) error {
-	d.cmd = exec.Command(binary, "serve")
-	d.cmd.Dir = d.dir
-	d.cmd.Env = append(os.Environ(), "BENCH_SECRET="+secret)
-	d.cmd.Stderr = os.Stderr
-	if err := d.cmd.Start(); err != nil {
-		return err
-	}
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		res, err := d.client.Get("http://" + d.addr + "/readyz")
-		if err == nil {
-			res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-	}
-	return errors.New("the daemon did not become ready")
-}
-
-func (d *daemon) stop() {
-	_ = d.cmd.Process.Signal(syscall.SIGTERM)
-	_ = d.cmd.Wait()
-}
-
-func (d *daemon) post(path, key, body string) (int, error) {
+func (d *teller) post(path, key, body string) (int, error) {
 	req, err := http.NewRequest(http.MethodPost, "http://"+d.addr+path, strings.NewReader(body))
 	if err != nil {
 		return 0, err
@@ -279,28 +194,6 @@ func (d *daemon) post(path, key, body string) (int, error) {
 	return res.StatusCode, nil
 }
 
-// peak is the most memory that the daemon had, in MB.
-func (d *daemon) peak() float64 {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
-	for line := range bytes.Lines(b) {
-		if rest, ok := bytes.CutPrefix(line, []byte("VmHWM:")); ok {
-			n, _ := strconv.ParseFloat(string(bytes.Fields(rest)[0]), 64)
-			return n / 1024
-		}
-	}
-	return 0
-}
-
-func percentile(list []time.Duration, p float64) time.Duration {
-	if len(list) == 0 {
-		return 0
-	}
-	slices.Sort(list)
-	return list[min(len(list)-1, int(float64(len(list))*p))]
-}
-
-func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000) }
-
 // events measures POST /api/events at 64 connections, one target being told.
 func (b *bench) events() error {
 	r, err := newReceiver(false)
@@ -308,11 +201,11 @@ func (b *bench) events() error {
 		return err
 	}
 	defer r.close()
-	d, err := b.start(r.url, []string{"/one"}, false)
+	d, err := b.teller("events", r.url, []string{"/one"}, false)
 	if err != nil {
 		return err
 	}
-	defer d.stop()
+	defer d.end()
 	const load = 10 * time.Second
 	var mu sync.Mutex
 	var all []time.Duration
@@ -341,8 +234,9 @@ func (b *bench) events() error {
 	if bad.Load() > 0 {
 		return fmt.Errorf("%d events were refused", bad.Load())
 	}
-	b.row("POST /api/events, durable, 64 connections", fmt.Sprintf("%.0f/s, p50 %s, p99 %s", float64(len(all))/took.Seconds(), ms(percentile(all, .5)), ms(percentile(all, .99))), "≥ 2,000/s, p99 < 60 ms")
-	b.row("memory of the daemon meanwhile, at most", fmt.Sprintf("%.0f MB", d.peak()), "< 120 MB")
+	b.row("POST /api/events, durable, 64 connections", fmt.Sprintf("%.0f/s, p50 %s, p99 %s", float64(len(all))/took.Seconds(), ms(percentile(all, 50)), ms(percentile(all, 99))), "", "", "≥ 2,000/s, p99 < 60 ms")
+	_, peak := d.memory()
+	b.row("memory of the daemon meanwhile, at most", fmt.Sprintf("%.0f MB", peak), "", "", "< 120 MB")
 	return nil
 }
 
@@ -354,11 +248,11 @@ func (b *bench) direct() error {
 		return err
 	}
 	defer r.close()
-	d, err := b.start(r.url, []string{"/slow"}, false)
+	d, err := b.teller("direct", r.url, []string{"/slow"}, false)
 	if err != nil {
 		return err
 	}
-	defer d.stop()
+	defer d.end()
 	var direct, handed []time.Duration
 	for i := range 5 {
 		at := time.Now()
@@ -374,8 +268,8 @@ func (b *bench) direct() error {
 		}
 		handed = append(handed, time.Since(at))
 	}
-	slow, fast := percentile(direct, .5), percentile(handed, .5)
-	b.row("the application's own request, receiver needing 2 s", fmt.Sprintf("%s instead of %s: 1/%.0f", ms(fast), ms(slow), slow.Seconds()/fast.Seconds()), "≤ 1/50")
+	slow, fast := percentile(direct, 50), percentile(handed, 50)
+	b.row("the application's own request, receiver needing 2 s", fmt.Sprintf("%s instead of %s: 1/%.0f", ms(fast), ms(slow), slow.Seconds()/fast.Seconds()), "", "", "≤ 1/50")
 	return nil
 }
 
@@ -394,7 +288,7 @@ func paths(healthy, timeouts, fails int) (list []string) {
 }
 
 // accepts takes the time of deliveries, one after the other, until stop.
-func (d *daemon) accepts(stop <-chan struct{}) (list []time.Duration, err error) {
+func (d *teller) accepts(stop <-chan struct{}) (list []time.Duration, err error) {
 	tick := time.NewTicker(paced)
 	defer tick.Stop()
 	for i := 0; ; i++ {
@@ -413,7 +307,7 @@ func (d *daemon) accepts(stop <-chan struct{}) (list []time.Duration, err error)
 }
 
 // during measures accepts beside fn.
-func (d *daemon) during(fn func() error) ([]time.Duration, error) {
+func (d *teller) during(fn func() error) ([]time.Duration, error) {
 	stop := make(chan struct{})
 	var list []time.Duration
 	var err error
@@ -435,7 +329,7 @@ func (b *bench) sick() error {
 		if err != nil {
 			return err
 		}
-		d, err := b.start(r.url, list, false)
+		d, err := b.teller(fmt.Sprint("sick", i), r.url, list, false)
 		if err != nil {
 			return err
 		}
@@ -443,29 +337,29 @@ func (b *bench) sick() error {
 			return err
 		}
 		began := time.Now()
-		for n := range events {
+		for n := range perTarget {
 			if status, err := d.post("/api/events", "", fmt.Sprintf(`{"type":"payment.approved","data":%d}`, n)); err != nil || status != http.StatusAccepted {
 				return fmt.Errorf("an event was answered %d: %w", status, err)
 			}
 		}
-		if busy, err = d.during(func() error { return r.await(targets-timingOut-failing, events) }); err != nil {
+		if busy, err = d.during(func() error { return r.await(targets-timingOut-failing, perTarget) }); err != nil {
 			return err
 		}
 		took[i] = time.Since(began)
 		fmt.Fprintf(os.Stderr, "%d targets: %v, accepts idle p50 %s p99 %s, meanwhile p50 %s p99 %s\n", len(list), took[i].Round(time.Millisecond),
-			ms(percentile(idle, .5)), ms(percentile(idle, .99)), ms(percentile(busy, .5)), ms(percentile(busy, .99)))
-		d.stop()
+			ms(percentile(idle, 50)), ms(percentile(idle, 99)), ms(percentile(busy, 50)), ms(percentile(busy, 99)))
+		d.end()
 		r.close()
 	}
 	ratio := func(a, b time.Duration) string { return fmt.Sprintf("%.2f", a.Seconds()/b.Seconds()) }
 	b.row("100,000 notifications to 50 targets, 5 time out, 5 answer 500: time of the healthy, with over without the sick",
-		fmt.Sprintf("%s (%.1f s, %.1f s)", ratio(took[1], took[0]), took[1].Seconds(), took[0].Seconds()), "≤ 1.2")
+		fmt.Sprintf("%s (%.1f s, %.1f s)", ratio(took[1], took[0]), took[1].Seconds(), took[0].Seconds()), "", "", "≤ 1.2")
 	for _, p := range []struct {
 		name string
-		at   float64
-	}{{"p50", .5}, {"p99", .99}} {
+		at   int
+	}{{"p50", 50}, {"p99", 99}} {
 		a, o := percentile(busy, p.at), percentile(idle, p.at)
-		b.row("accept "+p.name+" meanwhile over idle", fmt.Sprintf("%s (%s, %s)", ratio(a, o), ms(a), ms(o)), "≤ 1.3")
+		b.row("accept "+p.name+" meanwhile over idle", fmt.Sprintf("%s (%s, %s)", ratio(a, o), ms(a), ms(o)), "", "", "≤ 1.3")
 	}
 	return nil
 }
@@ -497,11 +391,11 @@ func (b *bench) kills() error {
 	}
 	defer r.close()
 	list := paths(targets, 0, 0)
-	d, err := b.start(r.url, list, true)
+	d, err := b.teller("kills", r.url, list, true)
 	if err != nil {
 		return err
 	}
-	defer func() { d.stop() }()
+	defer func() { d.end() }()
 	for n := range killRuns {
 		if status, err := d.post("/hooks/in", "", fmt.Sprintf(`{"run":true,"n":%d}`, n)); err != nil || status != http.StatusAccepted {
 			return fmt.Errorf("a delivery was answered %d: %w", status, err)
@@ -516,7 +410,7 @@ func (b *bench) kills() error {
 		time.Sleep(2 * time.Second)
 		_ = d.cmd.Process.Kill()
 		_ = d.cmd.Wait()
-		if err := d.serve(b.binary); err != nil {
+		if d.process, err = b.serve(d.name, d.addr, d.config); err != nil {
 			return err
 		}
 	}
@@ -563,6 +457,6 @@ func (b *bench) kills() error {
 	wrong := len(r.wrong)
 	r.mu.Unlock()
 	b.row(fmt.Sprintf("kill -9, %d times during %d notifications", kills, ids),
-		fmt.Sprintf("%d missing, %d ids that told two things, %d out of order, %d sent again", missing, wrong, late, repeats), "none, none, none")
+		fmt.Sprintf("%d missing, %d ids that told two things, %d out of order, %d sent again", missing, wrong, late, repeats), "", "", "none, none, none")
 	return nil
 }
