@@ -123,14 +123,10 @@ func gitlabName(h http.Header, payload []byte) string {
 //
 // Source: GitLab docs, "Webhook events".
 func readGitLab(name string, payload []byte) (*deploy.Event, error) {
-	var body object[gitlabEvent]
-	if err := decode(payload, &body); err != nil {
+	p, err := readObject[gitlabEvent](payload)
+	if err != nil {
 		return nil, err
 	}
-	if !body.is {
-		return nil, refuse(http.StatusBadRequest, "the body is JSON, but not an object")
-	}
-	p := &body.v
 	ev := &deploy.Event{
 		Name: name, Payload: lazy(payload), Repository: identity(short(p.Project.v.WebURL)),
 		Actor: cmp.Or(short(p.Username), short(p.Name)),
@@ -195,14 +191,10 @@ type bitbucketEvent struct {
 //
 // Source: Bitbucket Cloud docs, "Event payloads".
 func readBitbucket(name string, payload []byte) (*deploy.Event, error) {
-	var body object[bitbucketEvent]
-	if err := decode(payload, &body); err != nil {
+	p, err := readObject[bitbucketEvent](payload)
+	if err != nil {
 		return nil, err
 	}
-	if !body.is {
-		return nil, refuse(http.StatusBadRequest, "the body is JSON, but not an object")
-	}
-	p := &body.v
 	ev := &deploy.Event{
 		Name: name, Payload: lazy(payload), Repository: identity(short(p.Repository.v.Links.v.HTML.v.Href)),
 		Actor: cmp.Or(short(p.Actor.v.Nickname), short(p.Actor.v.Name)),
@@ -267,14 +259,11 @@ type azureEvent struct {
 //
 // Source: Microsoft Learn, "Service hooks events", section "Code pushed".
 func readAzure(name string, payload []byte) (*deploy.Event, error) {
-	var body object[azureEvent]
-	if err := decode(payload, &body); err != nil {
+	body, err := readObject[azureEvent](payload)
+	if err != nil {
 		return nil, err
 	}
-	if !body.is {
-		return nil, refuse(http.StatusBadRequest, "the body is JSON, but not an object")
-	}
-	p := &body.v.Resource.v
+	p := &body.Resource.v
 	ev := &deploy.Event{
 		Name: name, Payload: lazy(payload), Repository: azureIdentity(short(p.Repository.v.RemoteURL)),
 		Actor: cmp.Or(short(p.PushedBy.v.Unique), short(p.PushedBy.v.Name)),

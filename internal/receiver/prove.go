@@ -140,15 +140,7 @@ func libraryFits(err, wrong error, secret, digits string, body []byte) bool {
 // proveGitea reads HMAC-SHA256 of the JSON, also where that came in a form.
 func proveGitea(h http.Header, _ deploy.Signature, body []byte) (proof, error) {
 	const name = "X-Gitea-Signature"
-	signature, err := one(h, name)
-	if err != nil {
-		return proof{}, err
-	}
-	digits, err := hexadecimal(signature, "")
-	if err != nil {
-		return proof{}, err
-	}
-	payload, err := signedJSON(h, body)
+	signature, payload, err := signedJSON(h, name, body)
 	if err != nil {
 		return proof{}, err
 	}
@@ -158,34 +150,29 @@ func proveGitea(h http.Header, _ deploy.Signature, body []byte) (proof, error) {
 			return false
 		}
 		_, err = lib.Parse(request(payload, "X-Gitea-Event", name, signature), gitea.Event(verifyOnly))
-		return libraryFits(err, gitea.ErrHMACVerificationFailed, secret, digits, payload)
+		return libraryFits(err, gitea.ErrHMACVerificationFailed, secret, signature, payload)
 	}}, nil
 }
 
-// signedJSON is what Gitea, Forgejo and Gogs sign: the body, or what stands in
-// payload= of a form.
-func signedJSON(h http.Header, body []byte) ([]byte, error) {
-	if mediaType(h.Get("Content-Type")) != formType {
-		return body, nil
+// signedJSON gives the signature of Gitea, Forgejo and Gogs, in hexadecimal
+// digits, and what they sign: the body, or what stands in payload= of a form.
+func signedJSON(h http.Header, name string, body []byte) (digits string, payload []byte, err error) {
+	signature, err := one(h, name)
+	if err == nil {
+		digits, err = hexadecimal(signature, "")
 	}
-	payload, err := formPayload(body)
-	if err != nil {
-		return nil, refuse(http.StatusUnauthorized, "there is nothing that the signature could be of: %v", err)
+	if err != nil || mediaType(h.Get("Content-Type")) != formType {
+		return digits, body, err
 	}
-	return payload, nil
+	if payload, err = formPayload(body); err != nil {
+		err = refuse(http.StatusUnauthorized, "there is nothing that the signature could be of: %v", err)
+	}
+	return digits, payload, err
 }
 
 // proveGogs is as Gitea's. The library would bring a client of Gogs with it.
 func proveGogs(h http.Header, _ deploy.Signature, body []byte) (proof, error) {
-	signature, err := one(h, "X-Gogs-Signature")
-	if err != nil {
-		return proof{}, err
-	}
-	digits, err := hexadecimal(signature, "")
-	if err != nil {
-		return proof{}, err
-	}
-	payload, err := signedJSON(h, body)
+	digits, payload, err := signedJSON(h, "X-Gogs-Signature", body)
 	if err != nil {
 		return proof{}, err
 	}

@@ -214,14 +214,10 @@ func readGitHub(name string, payload []byte) (*deploy.Event, error) {
 // readLikeGitHub reads what is the same in all events of GitHub and of those
 // that took its form, and the whole of releases and workflow runs.
 func readLikeGitHub(name string, payload []byte) (*githubEvent, *deploy.Event, error) {
-	var body object[githubEvent]
-	if err := decode(payload, &body); err != nil {
+	p, err := readObject[githubEvent](payload)
+	if err != nil {
 		return nil, nil, err
 	}
-	if !body.is {
-		return nil, nil, refuse(http.StatusBadRequest, "the body is JSON, but not an object")
-	}
-	p := &body.v
 	ev := &deploy.Event{Name: name, Payload: lazy(payload), Repository: identity(short(p.Repository.v.HTMLURL)), Actor: short(p.Sender.v.Login)}
 	switch name {
 	case "release":

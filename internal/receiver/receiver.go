@@ -474,6 +474,18 @@ func decode(payload []byte, v any) error {
 	return nil
 }
 
+// readObject reads of a payload what T has of it; the payload must be an object.
+func readObject[T any](payload []byte) (*T, error) {
+	var body object[T]
+	if err := decode(payload, &body); err != nil {
+		return nil, err
+	}
+	if !body.is {
+		return nil, refuse(http.StatusBadRequest, "the body is JSON, but not an object")
+	}
+	return &body.v, nil
+}
+
 // jsonOptions take what is JSON for JSON: that a name comes twice is the
 // sender's affair, the last counts, and half of a surrogate pair is the mark
 // of something that cannot be read. UTF-8 is checked before.
