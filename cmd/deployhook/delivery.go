@@ -15,11 +15,7 @@ func (a *app) deliveryCommand() *cobra.Command {
 		Args:              args("DELIVERY"),
 		ValidArgsFunction: a.completeDeliveries,
 		RunE: func(c *cobra.Command, args []string) error {
-			n, err := number(args[0])
-			if err != nil {
-				return err
-			}
-			cl, err := a.client()
+			cl, n, err := a.clientFor(args[0])
 			if err != nil {
 				return err
 			}
@@ -35,7 +31,7 @@ func (a *app) deliveryCommand() *cobra.Command {
 			if d.Delivery != nil {
 				fmt.Fprintf(a.out, "  id        %s\n", plain(d.Delivery))
 			}
-			fmt.Fprintf(a.out, "  received  %s\n", d.Received.Format("2006-01-02 15:04:05Z"))
+			fmt.Fprintf(a.out, "  received  %s\n", moment(d.Received))
 			fmt.Fprintf(a.out, "  runs      %s\n", numbers(d.Runs))
 			fmt.Fprintf(a.out, "  answer    %s\n", plain(&d.Message))
 			return nil

@@ -19,11 +19,7 @@ func (a *app) explainCommand() *cobra.Command {
 		Args:              args("DELIVERY"),
 		ValidArgsFunction: a.completeDeliveries,
 		RunE: func(c *cobra.Command, args []string) error {
-			n, err := number(args[0])
-			if err != nil {
-				return err
-			}
-			cl, err := a.client()
+			cl, n, err := a.clientFor(args[0])
 			if err != nil {
 				return err
 			}

@@ -69,11 +69,7 @@ func (a *app) notificationsCommand() *cobra.Command {
 }
 
 func (a *app) showNotification(c *cobra.Command, arg string, asJSON bool) error {
-	id, err := number(arg)
-	if err != nil {
-		return err
-	}
-	cl, err := a.client()
+	cl, id, err := a.clientFor(arg)
 	if err != nil {
 		return err
 	}
@@ -115,8 +111,6 @@ func (a *app) showNotification(c *cobra.Command, arg string, asJSON bool) error 
 	return nil
 }
 
-func moment(t time.Time) string { return t.Format("2006-01-02 15:04:05Z") }
-
 func (a *app) resendCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "resend NOTIFICATION",
@@ -128,11 +122,7 @@ func (a *app) resendCommand() *cobra.Command {
 		Args:              args("NOTIFICATION"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {
-			n, err := number(args[0])
-			if err != nil {
-				return err
-			}
-			cl, err := a.client()
+			cl, n, err := a.clientFor(args[0])
 			if err != nil {
 				return err
 			}

@@ -16,11 +16,7 @@ func (a *app) retryCommand() *cobra.Command {
 		Args:              args("RUN"),
 		ValidArgsFunction: a.completeRuns,
 		RunE: func(c *cobra.Command, args []string) error {
-			n, err := number(args[0])
-			if err != nil {
-				return err
-			}
-			cl, err := a.client()
+			cl, n, err := a.clientFor(args[0])
 			if err != nil {
 				return err
 			}

@@ -6,13 +6,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"deployhook/internal/web"
 )
 
-// number reads the number of a run or delivery.
+// number reads the number of a run, a delivery or a notification.
 func number(s string) (int64, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < 1 {
@@ -20,6 +21,19 @@ func number(s string) (int64, error) {
 	}
 	return n, nil
 }
+
+// clientFor is the client of a command that is about the number in a word.
+func (a *app) clientFor(word string) (*web.Client, int64, error) {
+	n, err := number(word)
+	if err != nil {
+		return nil, 0, err
+	}
+	cl, err := a.client()
+	return cl, n, err
+}
+
+// moment is a time for people.
+func moment(t time.Time) string { return t.Format("2006-01-02 15:04:05Z") }
 
 // How much of a failed step's output run shows, and of how many pieces, of
 // which a line may have several, it is put together.
@@ -40,11 +54,7 @@ func (a *app) runCommand() *cobra.Command {
 		Args:              args("RUN"),
 		ValidArgsFunction: a.completeRuns,
 		RunE: func(c *cobra.Command, args []string) error {
-			n, err := number(args[0])
-			if err != nil {
-				return err
-			}
-			cl, err := a.client()
+			cl, n, err := a.clientFor(args[0])
 			if err != nil {
 				return err
 			}
@@ -195,12 +205,12 @@ func (a *app) show(r web.Run, outputs map[string]map[string]string) {
 	if r.Delivery != nil {
 		fmt.Fprintf(a.out, "  %-9s %d\n", "delivery", *r.Delivery)
 	}
-	fmt.Fprintf(a.out, "  %-9s %s\n", "created", r.Created.Format("2006-01-02 15:04:05Z"))
+	fmt.Fprintf(a.out, "  %-9s %s\n", "created", moment(r.Created))
 	switch {
 	case r.Started != nil && r.Ended != nil:
 		fmt.Fprintf(a.out, "  %-9s %s\n", "took", took(r.Started, r.Ended))
 	case r.Started != nil:
-		fmt.Fprintf(a.out, "  %-9s %s\n", "started", r.Started.Format("2006-01-02 15:04:05Z"))
+		fmt.Fprintf(a.out, "  %-9s %s\n", "started", moment(*r.Started))
 	}
 	for _, j := range r.Jobs {
 		note := ""
