@@ -210,7 +210,7 @@ var notifyKinds = []deploy.NotifyKind{
 var changes = []deploy.Change{
 	deploy.Change(deploy.Queued), deploy.Change(deploy.Waiting), deploy.Change(deploy.Running), deploy.Change(deploy.Succeeded),
 	deploy.Change(deploy.Failed), deploy.Change(deploy.Canceled), deploy.Change(deploy.Skipped), deploy.Change(deploy.Lost),
-	deploy.Recovered, deploy.Superseded, deploy.RolledBack, deploy.NeedsPerson,
+	deploy.Recovered, deploy.Superseded, deploy.RolledBack, deploy.NeedsApproval,
 }
 
 // notify reads a list of notifications.

@@ -447,9 +447,18 @@ func (d *daemon) event(ctx context.Context, run *deploy.Run) (*deploy.Event, []b
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg, err := d.configOf(ctx, run.Config)
+	ev, err := d.readDelivery(ctx, run.Config, del)
 	if err != nil {
 		return nil, nil, err
+	}
+	return ev, del.Body, nil
+}
+
+// readDelivery reads a stored delivery, by the config that it came under.
+func (d *daemon) readDelivery(ctx context.Context, digest string, del *deploy.Delivery) (*deploy.Event, error) {
+	cfg, err := d.configOf(ctx, digest)
+	if err != nil {
+		return nil, err
 	}
 	provider := "github"
 	if h := cfg.Hook(del.Hook); h != nil {
@@ -457,10 +466,10 @@ func (d *daemon) event(ctx context.Context, run *deploy.Run) (*deploy.Event, []b
 	}
 	ev, err := receiver.Read(provider, del.Event, del.Body)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	ev.Hook = del.Hook
-	return ev, del.Body, nil
+	return ev, nil
 }
 
 // reload takes a new file when it is good, and keeps the old when it is not.

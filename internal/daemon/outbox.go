@@ -7,7 +7,6 @@ import (
 
 	"deployhook/internal/deploy"
 	"deployhook/internal/notify"
-	"deployhook/internal/receiver"
 	"deployhook/internal/web"
 )
 
@@ -87,11 +86,7 @@ func (t teller) scope(p *deploy.Pipeline, h *deploy.Happened) *deploy.Scope {
 	}
 	del, err := h.Delivery()
 	if err == nil && del != nil {
-		provider := "github"
-		if cfg, err := t.d.configOf(context.Background(), h.Run.Config); err == nil && cfg.Hook(del.Hook) != nil {
-			provider = cfg.Hook(del.Hook).Provider
-		}
-		if read, err := receiver.Read(provider, del.Event, del.Body); err == nil {
+		if read, err := t.d.readDelivery(context.Background(), h.Run.Config, del); err == nil {
 			ev.Payload, ev.Name = read.Payload, read.Name
 		}
 	}

@@ -19,15 +19,15 @@ const (
 )
 
 // Change is what a notification tells of a run: one of its states, or one of
-// those below. DEPLOYHOOK's webhooks have it as their type, "run.failed".
+// those below. A webhook's type is made of it: "run.failed".
 type Change string
 
 // The changes that are no states of a run.
 const (
-	Recovered   Change = "recovered"   // succeeded, and the last one of the pipeline and ref that ended so or so had not
-	Superseded  Change = "superseded"  // canceled for a newer run
-	RolledBack  Change = "rolled_back" // a rollback has succeeded
-	NeedsPerson Change = "waiting_for_approval"
+	Recovered     Change = "recovered"   // succeeded, and the last one of the pipeline and ref that ended so or so had not
+	Superseded    Change = "superseded"  // canceled for a newer run
+	RolledBack    Change = "rolled_back" // a rollback has succeeded
+	NeedsApproval Change = "waiting_for_approval"
 )
 
 // Notify is an entry of notify: whom to tell what.

@@ -47,7 +47,7 @@ const approvalWait = "approval"
 func Changes(h *Happened) ([]Change, error) {
 	r := h.Run
 	if r.State == Waiting && strings.HasPrefix(r.WaitingFor, approvalWait) && !strings.HasPrefix(h.Waited, approvalWait) {
-		return []Change{NeedsPerson, Change(Waiting)}, nil
+		return []Change{NeedsApproval, Change(Waiting)}, nil
 	}
 	if h.Before == r.State || h.Before == Running && !r.State.Terminal() {
 		return nil, nil // the second: it begins anew after a crash

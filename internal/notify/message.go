@@ -76,7 +76,7 @@ func headOf(m *Message) string {
 		return run + " was superseded"
 	case deploy.RolledBack:
 		return fmt.Sprintf("%s was rolled back by run %d", m.Run.Pipeline, m.Run.ID)
-	case deploy.NeedsPerson:
+	case deploy.NeedsApproval:
 		return run + " waits for an approval"
 	case deploy.Change(deploy.Queued), deploy.Change(deploy.Waiting), deploy.Change(deploy.Running), deploy.Change(deploy.Lost):
 		return run + " is " + string(m.Change)
@@ -204,7 +204,7 @@ func commandsOf(m *Message) []string {
 	case deploy.Canceled:
 		add(fmt.Sprintf("deployhook retry %d", m.Run.ID))
 	default:
-		if m.Change == deploy.NeedsPerson || m.Run.State == deploy.Waiting {
+		if m.Change == deploy.NeedsApproval || m.Run.State == deploy.Waiting {
 			add(fmt.Sprintf("deployhook run %d", m.Run.ID))
 		}
 	}

@@ -58,7 +58,7 @@ func webhookSchema(t *testing.T) []byte {
 	}
 	data["properties"].(map[string]any)["state"].(map[string]any)["enum"] = states
 	var types []any
-	for _, s := range append(states, string(deploy.Recovered), string(deploy.Superseded), string(deploy.RolledBack), string(deploy.NeedsPerson)) {
+	for _, s := range append(states, string(deploy.Recovered), string(deploy.Superseded), string(deploy.RolledBack), string(deploy.NeedsApproval)) {
 		types = append(types, "run."+s.(string))
 	}
 	b, err := json.MarshalIndent(map[string]any{
