@@ -391,9 +391,13 @@ func (d *daemon) config() *deploy.Config { return d.file.Load().Deploy }
 
 func (d *daemon) hasPipeline(name string) bool { return d.config().Pipeline(name) != nil }
 
-// use puts a config in force; its text is kept for the runs accepted under it.
+// use puts a config in force; its text is kept for the runs accepted under it,
+// and its schedules are noted, so that from here on no time of them is missed.
 func (d *daemon) use(ctx context.Context, f *config.File) error {
 	if err := d.store.SaveConfig(ctx, f.Deploy.Digest, f.Deploy.Text); err != nil {
+		return err
+	}
+	if _, err := d.clocks(ctx, f.Deploy, time.Now()); err != nil {
 		return err
 	}
 	d.mu.Lock()

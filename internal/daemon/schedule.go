@@ -48,12 +48,9 @@ func (d *daemon) schedule(ctx context.Context) {
 // tick starts what is due now, and says how long nothing is; -1: nothing ever
 // is under this config.
 func (d *daemon) tick(ctx context.Context, cfg *deploy.Config, now time.Time) ([]deploy.Clock, time.Duration, error) {
-	clocks, wrong, err := d.store.Clocks(ctx, cfg.Clocks(), now)
+	clocks, err := d.clocks(ctx, cfg, now)
 	if err != nil {
 		return nil, tickAgain, err
-	}
-	for _, c := range wrong {
-		d.log.Warn("the last time of a schedule was far ahead of the clock: it begins anew", "pipeline", c.Pipeline, "schedule", c.Schedule)
 	}
 	if len(clocks) == 0 {
 		return nil, -1, nil
@@ -69,6 +66,16 @@ func (d *daemon) tick(ctx context.Context, cfg *deploy.Config, now time.Time) ([
 		wait = min(wait, max(0, time.Until(next)))
 	}
 	return clocks, wait, nil
+}
+
+// clocks gives the schedules of a config with the last of their times that was
+// decided, and notes those that are new.
+func (d *daemon) clocks(ctx context.Context, cfg *deploy.Config, now time.Time) ([]deploy.Clock, error) {
+	clocks, wrong, err := d.store.Clocks(ctx, cfg.Clocks(), now)
+	for _, c := range wrong {
+		d.log.Warn("the last time of a schedule was far ahead of the clock: it begins anew", "pipeline", c.Pipeline, "schedule", c.Schedule)
+	}
+	return clocks, err
 }
 
 // startTick decides on one tick, and writes down what it starts.
