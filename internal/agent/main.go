@@ -28,6 +28,7 @@ import (
 // Agent is the state of one connection.
 type Agent struct {
 	nonce  string
+	far    bool // sshd has started it
 	state  *state
 	caches *caches
 	group  *cgroup // nil: none for this agent alone
@@ -157,7 +158,7 @@ func newAgent(far bool) (*Agent, error) {
 	if _, err := rand.Read(nonce); err != nil {
 		return nil, err
 	}
-	a := &Agent{nonce: hex.EncodeToString(nonce), files: map[string]string{}, steps: map[string]*step{}, canceled: map[string]bool{}}
+	a := &Agent{nonce: hex.EncodeToString(nonce), far: far, files: map[string]string{}, steps: map[string]*step{}, canceled: map[string]bool{}}
 	a.reap.own = map[int]bool{}
 	a.group = openCgroup("/sys/fs/cgroup", "/proc/self/cgroup")
 	a.reap.group = a.group
@@ -199,7 +200,7 @@ func (a *Agent) serve(conn net.Conn) {
 	gone := make(chan struct{})
 	var once sync.Once
 	srv := &http.Server{
-		Handler: a.clock.timed(a.routes()), Protocols: wire.Protocols(), HTTP2: wire.HTTP2(), MaxHeaderBytes: wire.HeaderMost,
+		Handler: a.clock.timed(a.routes()), Protocols: wire.Protocols(), HTTP2: wire.HTTP2(a.far), MaxHeaderBytes: wire.HeaderMost,
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			if s == http.StateClosed || s == http.StateHijacked {
 				once.Do(func() { close(gone) })

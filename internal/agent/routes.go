@@ -50,6 +50,7 @@ func (a *Agent) routes() http.Handler {
 		return wire.Empty{}, a.state.buryDead()
 	}))
 	m.HandleFunc("POST "+wire.RouteAwait, handle(a.await))
+	m.HandleFunc("POST "+wire.RouteBeat, beat)
 	m.HandleFunc("POST "+wire.RouteAbandon, handle(func(r *http.Request, p wire.Path) (wire.Empty, error) {
 		path, err := release.Open(r.Context(), p.Path, release.Owner{Job: "unlock", Now: a.clock.now})
 		if err != nil {
@@ -90,6 +91,17 @@ func (a *Agent) routes() http.Handler {
 	a.inPlaceRoutes(m)
 	a.cacheRoutes(m)
 	return m
+}
+
+// beat says for as long as the connection lasts that this end is there, while
+// the other does the same: what has come of both is seen where it is read.
+func beat(w http.ResponseWriter, r *http.Request) {
+	flusher := http.NewResponseController(w)
+	go func() { _, _ = io.Copy(io.Discard, r.Body) }()
+	wire.Beats(r.Context(), func(b []byte) error {
+		_, err := w.Write(b)
+		return errors.Join(err, flusher.Flush())
+	})
 }
 
 // handle makes a route of a function from a request to an answer.

@@ -10,11 +10,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"deployhook/internal/agent/wire"
 )
 
 // stdio is the stream of an agent that sshd has started: two pipes, or one
-// socket twice.
-type stdio struct{ in, out *os.File }
+// socket twice. It is closed when nothing comes for long.
+type stdio struct {
+	in, out *os.File
+	silence *time.Timer
+}
 
 // openStdio takes descriptors 0 and 1.
 func openStdio() (*stdio, error) {
@@ -29,12 +34,25 @@ func openStdio() (*stdio, error) {
 		}
 		files[i] = os.NewFile(uintptr(fd), "connection")
 	}
-	return &stdio{files[0], files[1]}, nil
+	s := &stdio{in: files[0], out: files[1]}
+	s.silence = time.AfterFunc(wire.Silence, func() { s.Close() })
+	return s, nil
 }
 
-func (s *stdio) Read(b []byte) (int, error)         { return s.in.Read(b) }
+func (s *stdio) Read(b []byte) (int, error) {
+	n, err := s.in.Read(b)
+	if n > 0 {
+		s.silence.Reset(wire.Silence)
+	}
+	return n, err
+}
+
+func (s *stdio) Close() error {
+	s.silence.Stop()
+	return errors.Join(s.in.Close(), s.out.Close())
+}
+
 func (s *stdio) Write(b []byte) (int, error)        { return s.out.Write(b) }
-func (s *stdio) Close() error                       { return errors.Join(s.in.Close(), s.out.Close()) }
 func (s *stdio) LocalAddr() net.Addr                { return stdioAddr{} }
 func (s *stdio) RemoteAddr() net.Addr               { return stdioAddr{} }
 func (s *stdio) SetReadDeadline(t time.Time) error  { return s.in.SetReadDeadline(t) }

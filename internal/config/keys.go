@@ -130,7 +130,7 @@ var sectionKeys = []key{
 	{"hosts.*.host_key", text, "", nil, false, "Its public key, `ssh-ed25519 AAAA…`: a host with another is refused. `ssh-keyscan HOST` prints it; compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` there."},
 	{"hosts.*.known_hosts", text, "(the daemon's `~/.ssh/known_hosts`)", nil, false, "In place of `host_key`: known_hosts lines, also with `@cert-authority`."},
 	{"hosts.*.ssh_config", line, "", nil, false, "File as ssh_config(5) has it; of it counts what is not written here. An absolute path."},
-	{"hosts.*.keepalive", duration, "(10s)", nil, false, "How often a silent connection is asked, 1s to 10m."},
+	{"hosts.*.keepalive", duration, "(5s)", nil, false, "How often a silent connection is asked, 1s to 10m."},
 	{"hosts.*.labels", texts, "", nil, false, "Names for groups of hosts: where a job names one, all hosts that have it are meant, in the order written."},
 	{"environments", names, "", nil, true, "staging, production: who may deploy, and when."},
 	{"environments.*", section, "", nil, true, "An environment."},

@@ -330,11 +330,11 @@ func stream[A any](ctx context.Context, c *Conn, most time.Duration, route strin
 		w.CloseWithError(err)
 	}()
 	encoding := ""
-	if c.packed {
+	if c.far {
 		encoding = wire.Packed
 	}
 	body := &progress{r: r, stall: stall, most: most, began: time.Now()}
-	if c.packed { // over SSH
+	if c.far {
 		body.piece.Store(wire.SlowPiece)
 	}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
@@ -368,7 +368,7 @@ func stream[A any](ctx context.Context, c *Conn, most time.Duration, route strin
 // writeTree writes a tree or a list, compressed where that pays.
 func (c *Conn) writeTree(to io.Writer, write func(*bufio.Writer) error) error {
 	packed := io.WriteCloser(nil)
-	if c.packed {
+	if c.far {
 		var err error
 		if packed, err = wire.Pack(to); err != nil {
 			return err

@@ -5,7 +5,7 @@ import "time"
 // ShortDeadlines makes those deadlines shorter for which a test would wait too
 // long. It is called before any test runs.
 func ShortDeadlines(stall, slack, silence time.Duration) {
-	stallTime, stepSlack, silenceTime = stall, slack, silence
+	stallTime, stepSlack, silenceTime, agentSilence = stall, slack, silence, 3*silence
 }
 
 // Backdate has it be later for the agents of a host whose exit nobody saw.

@@ -283,7 +283,7 @@ type Conn struct {
 	o       *Options
 	bury    func()       // ends what it left when it did not clean up
 	after   func() error // gives back what it needed, and says whether its exit was not seen; nil: nothing
-	packed  bool         // trees are compressed on the way
+	far     bool         // over SSH: trees are compressed on the way, and go no faster than the line takes them
 	nonce   string
 	version string // as the agent says it
 	conn    net.Conn
@@ -321,7 +321,7 @@ func (c *Conn) greet(ctx context.Context) (*Conn, error) {
 		c.o.Log.Info("skipped what the login printed before the agent", "bytes", len(banner), "banner", line(string(banner), bannerShown))
 	}
 	c.client = &http.Transport{
-		Protocols: wire.Protocols(), HTTP2: wire.HTTP2(), DisableCompression: true, MaxResponseHeaderBytes: wire.HeaderMost,
+		Protocols: wire.Protocols(), HTTP2: wire.HTTP2(c.far), DisableCompression: true, MaxResponseHeaderBytes: wire.HeaderMost,
 		DialContext: c.dial,
 	}
 	return c, nil

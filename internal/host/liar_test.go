@@ -41,7 +41,7 @@ func liar() {
 	gone := make(chan struct{})
 	l := &oneConn{make(chan net.Conn, 1), gone}
 	l.conn <- conn
-	srv := &http.Server{Protocols: wire.Protocols(), HTTP2: wire.HTTP2(), Handler: lies(what), ConnState: func(_ net.Conn, s http.ConnState) {
+	srv := &http.Server{Protocols: wire.Protocols(), HTTP2: wire.HTTP2(false), Handler: lies(what), ConnState: func(_ net.Conn, s http.ConnState) {
 		if s == http.StateClosed {
 			close(gone)
 		}

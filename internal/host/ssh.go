@@ -37,9 +37,14 @@ const (
 	jumpsMost = 8                // hosts to go through
 )
 
-// silenceTime is how long a host may say nothing while something is waited
-// for; tests make it shorter.
-var silenceTime = wire.PingEvery + wire.PingWait
+// What tests make shorter.
+var (
+	// silenceTime is how long a host may say nothing while something is waited for.
+	silenceTime = wire.Silence
+	// agentSilence is how long nothing may come of an agent whose host still says
+	// something: a packet of its sshd is seen when it is whole.
+	agentSilence = 90 * time.Second
+)
 
 // remote is what is remembered of a host over SSH.
 type remote struct {
@@ -89,7 +94,7 @@ func (r *remote) start(ctx context.Context, far *deploy.Host, progress Progress)
 	}
 	s := &session{link: l, remote: r, name: far.Name, mark: "deployhook-far " + rand.Text() + " ", progress: progress}
 	s.conn = &Conn{
-		o: &r.hosts.o, packed: true, conn: s, process: s, done: make(chan struct{}),
+		o: &r.hosts.o, far: true, conn: s, process: s, done: make(chan struct{}),
 		bury: func() { s.bury(far) }, after: func() error {
 			l.close()
 			r.hosts.use(s.conn.nonce, false)
@@ -187,7 +192,6 @@ type link struct {
 	*ssh.Client
 	through []*ssh.Client // the nearest first
 	line    *tcpLine
-	copying atomic.Bool // the agent's program is on its way, and what is asked waits behind it
 }
 
 // close ends it at once.
@@ -229,7 +233,7 @@ func (h *Hosts) link(ctx context.Context, far *deploy.Host) (*link, error) {
 			}
 			l.through = append(l.through, l.Client)
 		}
-		if l.Client, err = h.shake(ctx, hop, conn, &l.copying); err != nil {
+		if l.Client, err = h.shake(ctx, hop, conn); err != nil {
 			l.close()
 			return nil, via(route, i, l.line.said(err))
 		}
@@ -261,7 +265,7 @@ func via(route []*hop, i int, err error) error {
 }
 
 // shake logs in over a connection.
-func (h *Hosts) shake(ctx context.Context, p *hop, conn net.Conn, copying *atomic.Bool) (*ssh.Client, error) {
+func (h *Hosts) shake(ctx context.Context, p *hop, conn net.Conn) (*ssh.Client, error) {
 	known, err := p.known()
 	if err != nil {
 		return nil, err
@@ -285,15 +289,14 @@ func (h *Hosts) shake(ctx context.Context, p *hop, conn net.Conn, copying *atomi
 	}
 	client := ssh.NewClient(c, chans, reqs)
 	if p.keepalive > 0 {
-		go keepAlive(client, p.keepalive, copying)
+		go keepAlive(client, p.keepalive)
 	}
 	return client, nil
 }
 
-// keepAlive asks a connection regularly, and ends it when nothing comes back,
-// but while the agent's program is copied: that has a clock of its own. It ends
-// with the connection.
-func keepAlive(c *ssh.Client, every time.Duration, copying *atomic.Bool) {
+// keepAlive asks a connection regularly, so that something comes back: whoever
+// waits for that sees when nothing does. It ends with the connection.
+func keepAlive(c *ssh.Client, every time.Duration) {
 	gone := make(chan struct{})
 	go func() { _ = c.Wait(); close(gone) }()
 	tick := time.NewTicker(every)
@@ -304,17 +307,7 @@ func keepAlive(c *ssh.Client, every time.Duration, copying *atomic.Bool) {
 			return
 		case <-tick.C:
 		}
-		if copying.Load() {
-			continue
-		}
-		late := time.AfterFunc(wire.PingWait, func() {
-			if !copying.Load() {
-				c.Close()
-			}
-		})
-		_, _, err := c.SendRequest("keepalive@openssh.com", true, nil)
-		late.Stop()
-		if err != nil {
+		if _, _, err := c.SendRequest("keepalive@openssh.com", true, nil); err != nil {
 			return
 		}
 	}
@@ -370,7 +363,8 @@ func (p *hop) knownAs() string {
 	return p.addr()
 }
 
-// tcpLine is a TCP connection that is ended when nothing moves for long.
+// tcpLine is a TCP connection that is ended when nothing comes for long. What is
+// sent says nothing: the kernel takes it.
 type tcpLine struct {
 	net.Conn
 	timer *time.Timer
@@ -410,14 +404,6 @@ func (w *tcpLine) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
 	if n > 0 {
 		w.last.Store(int64(time.Since(w.began)))
-		w.moved()
-	}
-	return n, err
-}
-
-func (w *tcpLine) Write(b []byte) (int, error) {
-	n, err := w.Conn.Write(b)
-	if n > 0 {
 		w.moved()
 	}
 	return n, err

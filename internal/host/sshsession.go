@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -36,6 +37,8 @@ type session struct {
 
 	progress Progress   // nil: nobody wants to know
 	sent     chan error // closed when nothing of the program is sent any more; nil: it was there
+
+	came atomic.Int64 // when something came of the agent, in nanoseconds after the connection began
 
 	writing sync.Mutex // the library does not guard a channel's end against what is written before it
 	ended   bool       // nothing is written any more
@@ -86,12 +89,49 @@ func (s *session) login(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, s.link.line.said(err)
 	}
+	s.link.line.patience(silenceTime)
+	err = s.beat()
 	if !stop() {
 		s.conn.end()
 		return nil, unreachable(fmt.Sprintf("it took over %v to start an agent", loginTime))
 	}
-	s.link.line.patience(0) // from now on both ends ask each other
+	if err != nil {
+		s.conn.end()
+		return nil, s.link.line.said(err)
+	}
 	return c, nil
+}
+
+// beat returns when the agent answers. From then on, for as long as the
+// connection lasts, it says that this end is there, as the agent does, and cuts
+// it when nothing comes of the agent: its sshd may answer for one that is stopped.
+func (s *session) beat() error {
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	go wire.Beats(ctx, func(b []byte) error {
+		if time.Since(s.heard()) > agentSilence {
+			s.link.close()
+		}
+		_, err := w.Write(b)
+		return err
+	})
+	end := func() { cancel(); r.CloseWithError(net.ErrClosed) }
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+wire.RouteBeat, r)
+	if err != nil {
+		end()
+		return err
+	}
+	res, err := s.conn.client.RoundTrip(req)
+	if err != nil {
+		end()
+		return err
+	}
+	go func() {
+		defer end()
+		_, _ = io.Copy(io.Discard, res.Body) // its end is that of the connection, which those see who use it
+		res.Body.Close()
+	}()
+	return nil
 }
 
 // exec runs a command in a session of its own.
@@ -196,8 +236,6 @@ func (s *session) send(ctx context.Context, list []program, words []string) ([]s
 	}
 	p, place := list[at], line(strings.Join(words[1:], " "), textMost)
 	s.link.line.patience(0) // its own clock runs from here on
-	s.link.copying.Store(true)
-	defer s.link.copying.Store(false)
 	f, err := s.remote.hosts.programs.packed(p)
 	if err != nil {
 		return nil, err
@@ -360,15 +398,30 @@ func (l *lastLine) text() string {
 	return l.last
 }
 
-func (s *session) Read(b []byte) (int, error) { return s.ch.Read(b) }
+func (s *session) Read(b []byte) (int, error) {
+	n, err := s.ch.Read(b)
+	if n > 0 {
+		s.came.Store(int64(time.Since(s.link.line.began)))
+	}
+	return n, err
+}
 
+// heard is when something came of the agent last.
+func (s *session) heard() time.Time { return s.link.line.began.Add(time.Duration(s.came.Load())) }
+
+// Write sends pieces that a slow line carries in time each.
 func (s *session) Write(b []byte) (int, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if s.ended {
-		return 0, net.ErrClosed
+	for piece := range slices.Chunk(b, wire.PacketMost) {
+		if s.ended {
+			return 0, net.ErrClosed
+		}
+		if _, err := s.ch.Write(piece); err != nil {
+			return 0, err
+		}
 	}
-	return s.ch.Write(b)
+	return len(b), nil
 }
 
 // Close tells the agent to end. A host that takes nothing any more is not

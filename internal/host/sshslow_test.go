@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,46 @@ func TestTreeOverASlowLineIsNoSilence(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(s.Root, "releases", goodID, "file")); err != nil || st.Size() != size {
 		t.Errorf("what came is %v, %v", st, err)
 	}
+}
+
+// What a step prints at once, and takes longer to come than silence would, in
+// a connection that is asked besides.
+func TestMuchThatIsPrintedOverASlowLineIsNoSilence(t *testing.T) {
+	t.Parallel()
+	s := hosttest.Start(t, hosttest.Options{})
+	far, p := proxied(t, s)
+	far.Keepalive = time.Second
+	c := openFar(t, near(t), far)
+	p.Limit(1000)
+	if _, err := c.Facts(t.Context()); err != nil { // what the proxy had begun to read went at once
+		t.Fatal(err)
+	}
+	const size = 25_000
+	began := time.Now()
+	res, o := run(t, c, host.Step{Dir: "/", Command: "head -c " + strconv.Itoa(size) + " /dev/zero",
+		Env: []string{"LONG=" + strings.Repeat("x", 20_000), "LONGER=" + strings.Repeat("y", 20_000)}}) // so does what is sent at once
+	p.Limit(0)
+	if took := time.Since(began); len(o.stdout()) != size || res.ExitCode == nil || *res.ExitCode != 0 || took < 50*time.Second {
+		t.Errorf("after %v: %+v, %d bytes", took, res, len(o.stdout()))
+	}
+}
+
+// Its sshd answers what keeps the connection alive, and the agent does not.
+func TestAgentThatIsStoppedIsGivenUpThoughItsHostAnswers(t *testing.T) {
+	t.Parallel()
+	s := hosttest.Start(t, hosttest.Options{})
+	far := s.Host()
+	far.Keepalive = time.Second
+	c := openFar(t, near(t), far)
+	ready, result := endless(t, c, s.Root)
+	waitFor(t, "the step", ready)
+	stop(t, filepath.Join(s.Root, "agent"))
+	began := time.Now()
+	err := waitFor(t, "its end", result)
+	if took := time.Since(began); !errors.Is(err, host.ErrGone) || took < 20*time.Second {
+		t.Errorf("after %v: %v", took, err)
+	}
+	c.Close()
 }
 
 func TestCopyThatStallsSaysHowFarItCameAndTheWayByHand(t *testing.T) {

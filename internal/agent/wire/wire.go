@@ -6,6 +6,7 @@ package wire
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -36,16 +37,27 @@ const (
 	LeftOverMost = 50      // names of processes that a step left running; the last may stand for more
 )
 
-// Pings: both ends send one when nothing came for PingEvery, and give the
-// other up when PingWait later still nothing has.
+// Pings: both ends of a local socket send one when nothing came for PingEvery,
+// and give the other up when PingWait later still nothing has.
 const (
 	PingEvery = 10 * time.Second
 	PingWait  = 20 * time.Second
 )
 
-// Over a slow line a ping waits behind what was sent before it, and would look
-// like silence. So no piece of a body takes such a line as long as PingEvery,
-// and who reads a body says in between, by answers 102, how much has come.
+// Beats: over a slow line a ping waits behind what was sent before it, and would
+// look like silence. So both ends of an SSH connection say a byte every BeatEvery
+// as long as it lasts, whatever else is said, and give the other up when for
+// Silence nothing at all has come. What waits for the line goes in packets of at
+// most PacketMost, of which an end sees nothing before it has the whole.
+const (
+	BeatEvery  = 5 * time.Second
+	Silence    = 30 * time.Second
+	PacketMost = 16 << 10 // bytes
+)
+
+// A body is sent over a slow line no faster than it takes it, so that what else
+// is asked meanwhile need not wait long: who reads it says now and then, by
+// answers 102, how much has come.
 const (
 	SlowPiece  = 4 << 10         // bytes that go at once until more is known: in time at 1 KB a second
 	SignEvery  = 3 * time.Second // between two signs; also each time that so many bytes have come:
@@ -82,6 +94,7 @@ const (
 	RouteAlone     = "/alone"
 	RouteKill      = "/kill"
 	RouteAwait     = "/await"
+	RouteBeat      = "/beat"
 )
 
 // AloneTime is how long other agents have to end before they are killed.
@@ -444,10 +457,26 @@ func Protocols() *http.Protocols {
 	return p
 }
 
-// HTTP2 is the configuration of both ends.
-func HTTP2() *http.HTTP2Config {
-	return &http.HTTP2Config{
-		SendPingTimeout: PingEvery, PingTimeout: PingWait,
-		MaxReadFrameSize: 1 << 18, MaxReceiveBufferPerConnection: 4 << 20, MaxReceiveBufferPerStream: 4 << 20,
+// HTTP2 is the configuration of both ends; far is of an SSH connection, where
+// beats tell whether the other end is there. There is room for those beside the
+// one stream that nobody reads just now.
+func HTTP2(far bool) *http.HTTP2Config {
+	c := &http.HTTP2Config{MaxReadFrameSize: 1 << 18, MaxReceiveBufferPerConnection: 5 << 20, MaxReceiveBufferPerStream: 4 << 20}
+	if !far {
+		c.SendPingTimeout, c.PingTimeout = PingEvery, PingWait
+	}
+	return c
+}
+
+// Beats says a byte every BeatEvery, until nobody takes it or ctx ends.
+func Beats(ctx context.Context, say func([]byte) error) {
+	tick := time.NewTicker(BeatEvery)
+	defer tick.Stop()
+	for say([]byte{0}) == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
 }
