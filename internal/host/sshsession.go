@@ -38,7 +38,7 @@ type session struct {
 	progress Progress   // nil: nobody wants to know
 	sent     chan error // closed when nothing of the program is sent any more; nil: it was there
 
-	came atomic.Int64 // when something came of the agent, in nanoseconds after the connection began
+	silence *time.Timer // cuts the connection when nothing comes of the agent for long; nil until it has answered
 
 	writing sync.Mutex // the library does not guard a channel's end against what is written before it
 	ended   bool       // nothing is written any more
@@ -108,14 +108,12 @@ func (s *session) login(ctx context.Context) (*Conn, error) {
 func (s *session) beat() error {
 	r, w := io.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
+	s.silence = time.AfterFunc(agentSilence, s.link.close) // what is sent may wait, and this may not
 	go wire.Beats(ctx, func(b []byte) error {
-		if time.Since(s.heard()) > agentSilence {
-			s.link.close()
-		}
 		_, err := w.Write(b)
 		return err
 	})
-	end := func() { cancel(); r.CloseWithError(net.ErrClosed) }
+	end := func() { s.silence.Stop(); cancel(); r.CloseWithError(net.ErrClosed) }
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+wire.RouteBeat, r)
 	if err != nil {
 		end()
@@ -400,14 +398,11 @@ func (l *lastLine) text() string {
 
 func (s *session) Read(b []byte) (int, error) {
 	n, err := s.ch.Read(b)
-	if n > 0 {
-		s.came.Store(int64(time.Since(s.link.line.began)))
+	if n > 0 && s.silence != nil {
+		s.silence.Reset(agentSilence)
 	}
 	return n, err
 }
-
-// heard is when something came of the agent last.
-func (s *session) heard() time.Time { return s.link.line.began.Add(time.Duration(s.came.Load())) }
 
 // Write sends pieces that a slow line carries in time each.
 func (s *session) Write(b []byte) (int, error) {

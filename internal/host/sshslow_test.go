@@ -67,7 +67,7 @@ func TestFirstCopyGoesOnAsLongAsSomethingComes(t *testing.T) {
 	}
 }
 
-// A tree that takes longer than both ends wait for a ping, which waits behind it.
+// A tree that takes longer than both ends wait for a word.
 func TestTreeOverASlowLineIsNoSilence(t *testing.T) {
 	t.Parallel()
 	s := hosttest.Start(t, hosttest.Options{})
